@@ -1,0 +1,260 @@
+// kernels_bench.cpp - the CPU kernels, verified against the reference and then timed, on every target this machine has.
+//
+//   kernels_bench                                  everything
+//   kernels_bench --benchmark_filter='gemm/avx512/.*threads:1'
+//
+// GFLOP/s count 2 m n k; `peak` is the share of what this core does in the target's own multiply-adds on registers alone,
+// measured here before the first benchmark. Median and spread over the repetitions.
+// SPDX-License-Identifier: MIT
+#include <benchmark/benchmark.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <string>
+#include <vector>
+
+#include "tweedie/core/parallel.h"
+#include "tweedie/kernels/kernels.h"
+#include "tweedie/kernels/reference/adam_ema.h"
+#include "tweedie/kernels/reference/gemm.h"
+#include "tweedie/kernels/reference/silu.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+using namespace tweedie;
+using namespace tweedie::kernels;
+
+namespace {
+
+std::vector<float> random_numbers(Index n, unsigned seed) {
+  std::vector<float> x(static_cast<std::size_t>(n));
+  for (float& value : x) {
+    seed = seed * 1664525u + 1013904223u;
+    value = static_cast<float>(seed >> 8) * 0x1p-23f - 1;
+  }
+  return x;
+}
+
+// ---- the machine's peak: chains of multiply-adds that never leave the registers ----
+
+constexpr int kChains = 12;          // > latency (4) x units (2)
+constexpr Index kPeakLoops = 20000;  // 70 us: short enough to run undisturbed once in a while
+
+#if defined(__x86_64__)
+#if defined(__clang__)
+#define TWEEDIE_UNROLL _Pragma("unroll")
+#else
+#define TWEEDIE_UNROLL _Pragma("GCC unroll 16")
+#endif
+// An empty instruction that claims to change the accumulators: the compiler can neither drop nor merge the chains.
+#define TWEEDIE_PEAK_LOOP(Vector, broadcast, multiply_add)                            \
+  Vector sum[kChains], factor = broadcast(.999f);                                     \
+  TWEEDIE_UNROLL for (int j = 0; j < kChains; ++j) sum[j] = factor;                   \
+  for (Index i = 0; i < kPeakLoops; ++i) {                                            \
+    TWEEDIE_UNROLL for (int j = 0; j < kChains; ++j) sum[j] = multiply_add(sum[j]);   \
+    TWEEDIE_UNROLL for (int j = 0; j < kChains; ++j) asm volatile("" : "+v"(sum[j])); \
+  }
+
+[[gnu::target("avx512f")]] void peak_avx512() {
+#define TWEEDIE_FMA(x) _mm512_fmadd_ps(x, factor, factor)
+  TWEEDIE_PEAK_LOOP(__m512, _mm512_set1_ps, TWEEDIE_FMA)
+#undef TWEEDIE_FMA
+}
+[[gnu::target("avx2,fma")]] void peak_avx2() {
+#define TWEEDIE_FMA(x) _mm256_fmadd_ps(x, factor, factor)
+  TWEEDIE_PEAK_LOOP(__m256, _mm256_set1_ps, TWEEDIE_FMA)
+#undef TWEEDIE_FMA
+}
+void peak_portable() {
+#define TWEEDIE_FMA(x) _mm_add_ps(_mm_mul_ps(x, factor), factor)
+  TWEEDIE_PEAK_LOOP(__m128, _mm_set1_ps, TWEEDIE_FMA)
+#undef TWEEDIE_FMA
+}
+#endif
+
+/// GFLOP/s of one core in the target's multiply-adds; 0 where this file knows none.
+double peak(Target target) {
+#if defined(__x86_64__)
+  static double known[3] = {};
+  double& result = known[static_cast<int>(target)];
+  if (result > 0) return result;
+  void (*const run)() = target == Target::avx512 ? peak_avx512 : target == Target::avx2 ? peak_avx2 : peak_portable;
+  const int width = target == Target::avx512 ? 16 : target == Target::avx2 ? 8 : 4;
+  double best = HUGE_VAL;
+  for (int repeat = 0; repeat < 300; ++repeat) {
+    const auto start = std::chrono::steady_clock::now();
+    run();
+    best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  }
+  return result = 2.0 * width * kChains * static_cast<double>(kPeakLoops) / best * 1e-9;
+#else
+  return static_cast<int>(target) * 0.0;
+#endif
+}
+
+// ---- gemm ----
+
+struct Product {
+  const char* what;
+  Index m, n, k;
+  bool transpose_a, transpose_b;
+};
+constexpr Product kProducts[] = {
+    {"square", 256, 256, 512, false, false},           {"forward", 512, 256, 256, false, true},
+    {"input gradient", 512, 256, 256, false, false},   {"weight gradient", 256, 256, 512, true, false},
+    {"big batch", 4096, 256, 256, false, true},        {"batch 128", 128, 256, 256, false, true},
+    {"batch 10", 10, 256, 256, false, true},           {"one row", 1, 256, 256, false, true},
+    {"thin output", 512, 2, 256, false, true},         {"thin input", 512, 256, 2, false, true},
+    {"thin weight gradient", 2, 256, 512, true, false}};
+
+struct Operands {
+  GemmShape shape;
+  Index lda, ldb;
+  std::vector<float> a, b, c;
+  explicit Operands(const Product& p)
+      : shape{p.m, p.n, p.k, p.transpose_a, p.transpose_b, 0},
+        lda(p.transpose_a ? p.m : p.k),
+        ldb(p.transpose_b ? p.k : p.n),
+        a(random_numbers(p.m * p.k, 1)),
+        b(random_numbers(p.k * p.n, 2)),
+        c(static_cast<std::size_t>(p.m * p.n)) {}
+  void run() { gemm(shape, a.data(), lda, b.data(), ldb, c.data(), shape.n); }
+};
+
+/// |c - reference| <= (k + 2) u sum |a||b| for every element; |a|, |b| <= 1 here.
+bool verify(const Product& p) {
+  Operands o(p);
+  o.run();
+  const std::vector<double> a(o.a.begin(), o.a.end()), b(o.b.begin(), o.b.end());
+  std::vector<double> expected(o.c.size());
+  reference::gemm<double>(o.shape, a.data(), o.lda, b.data(), o.ldb, expected.data(), p.n);
+  const double allowed = static_cast<double>((p.k + 2) * p.k) * 0x1p-24;
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    if (!(std::fabs(o.c[i] - expected[i]) <= allowed)) return false;
+  }
+  return true;
+}
+
+void time_gemm(benchmark::State& state, Target target, int threads, const Product& p) {
+  set_target(target);
+  set_threads(threads);
+  Operands o(p);
+  for (auto _ : state) {
+    o.run();
+    benchmark::DoNotOptimize(o.c.data());
+    benchmark::ClobberMemory();
+  }
+  const double flops = 2.0 * static_cast<double>(p.m * p.n * p.k);
+  using benchmark::Counter;
+  state.counters["GFLOP/s"] = Counter(flops * 1e-9, Counter::kIsIterationInvariantRate);
+  if (peak(target) > 0)
+    state.counters["peak"] = Counter(flops * 1e-9 / peak(target) / threads, Counter::kIsIterationInvariantRate);
+}
+
+// ---- element-wise kernels: 16 Ki elements, in L1/L2, so that arithmetic and not memory is measured ----
+
+constexpr Index kElements = 16384;
+
+struct Elements {
+  std::vector<float> x = random_numbers(kElements, 3), y = random_numbers(kElements, 4), p = x, m = y,
+                     v = random_numbers(kElements, 5), ema = x;
+  AdamStep step;
+  Elements() {
+    for (float& value : x) value *= 6;
+    for (float& value : v) value *= value;
+    step.ema_decay = .999;
+  }
+  void run_silu() { silu(kElements, x.data(), p.data()); }
+  void run_silu_gradient() { silu_gradient(kElements, x.data(), y.data(), p.data()); }
+  void run_adam() { adam_ema(step, kElements, y.data(), p.data(), m.data(), v.data(), ema.data()); }
+};
+
+bool close(const std::vector<float>& found, const std::vector<double>& expected, double relative) {
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    if (!(std::fabs(found[i] - expected[i]) <= relative * std::max(1.0, std::fabs(expected[i])))) return false;
+  }
+  return true;
+}
+
+bool verify_elements() {
+  Elements e;
+  const std::vector<double> x(e.x.begin(), e.x.end()), y(e.y.begin(), e.y.end());
+  std::vector<double> expected(x.size());
+  e.run_silu();
+  reference::silu<double>(kElements, x.data(), expected.data());
+  bool good = close(e.p, expected, 1e-6);
+  e.run_silu_gradient();
+  reference::silu_gradient<double>(kElements, x.data(), y.data(), expected.data());
+  good = good && close(e.p, expected, 1e-6);
+  std::vector<double> p(e.p.begin(), e.p.end()), m(e.m.begin(), e.m.end()), v(e.v.begin(), e.v.end()),
+      ema(e.ema.begin(), e.ema.end());
+  e.run_adam();
+  reference::adam_ema<double>(e.step, kElements, y.data(), p.data(), m.data(), v.data(), ema.data());
+  return good && close(e.m, m, 1e-6) && close(e.v, v, 1e-6) && close(e.ema, ema, 1e-6);
+}
+
+void time_elements(benchmark::State& state, Target target, void (Elements::*run)()) {
+  set_target(target);
+  set_threads(1);
+  Elements e;
+  for (auto _ : state) {
+    (e.*run)();
+    benchmark::ClobberMemory();
+  }
+  using benchmark::Counter;
+  state.counters["ns/element"] =
+      Counter(static_cast<double>(kElements) * 1e-9, Counter::kIsIterationInvariantRate | Counter::kInvert);
+}
+
+/// One thread is timed by its processor time (other programs on the machine do not count), several by the clock on the wall.
+void repeated(benchmark::internal::Benchmark* b, int threads) {
+  b->MinTime(.05)->Repetitions(7)->ReportAggregatesOnly();
+  if (threads > 1) b->UseRealTime();
+}
+
+/// Verifies and registers everything for one target; false where a result is wrong.
+bool add_target(Target target, int cores) {
+  set_target(target);
+  if (!verify_elements()) return false;
+  std::printf("%-8s peak of one core: %.1f GFLOP/s\n", name(target), peak(target));
+  for (const Product& p : kProducts) {
+    if (!verify(p)) return false;
+    for (int threads = 1; threads <= cores; threads = threads == cores ? cores + 1 : cores) {
+      const std::string label = std::string("gemm/") + name(target) + "/" + p.what + "/" + std::to_string(p.m) + "x" +
+                                std::to_string(p.n) + "x" + std::to_string(p.k) + "/" + (p.transpose_a ? "T" : "N") +
+                                (p.transpose_b ? "T" : "N") + "/threads:" + std::to_string(threads);
+      repeated(benchmark::RegisterBenchmark(label.c_str(), [=](benchmark::State& s) { time_gemm(s, target, threads, p); }),
+               threads);
+    }
+  }
+  const std::pair<const char*, void (Elements::*)()> kernels[] = {
+      {"silu/", &Elements::run_silu}, {"silu_gradient/", &Elements::run_silu_gradient}, {"adam_ema/", &Elements::run_adam}};
+  for (const auto& [what, run] : kernels) {
+    repeated(benchmark::RegisterBenchmark((std::string(what) + name(target)).c_str(),
+                                          [=, r = run](benchmark::State& s) { time_elements(s, target, r); }),
+             1);
+  }
+  return true;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
+  const int cores = threads();
+  for (const Target target : {Target::avx512, Target::avx2, Target::portable}) {
+    if (!available(target)) {
+      std::printf("%-8s not on this machine\n", name(target));
+    } else if (!add_target(target, cores)) {
+      std::fprintf(stderr, "%s: a kernel's result is wrong; nothing is timed\n", name(target));
+      return 1;
+    }
+  }
+  benchmark::RunSpecifiedBenchmarks();
+  benchmark::Shutdown();
+}

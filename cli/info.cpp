@@ -1,0 +1,107 @@
+// info.cpp - tweedie info MODEL: what a model file holds.
+// SPDX-License-Identifier: MIT
+#include <CLI/CLI.hpp>
+#include <memory>
+
+#include "tweedie/cli/model_file.h"
+#include "tweedie/cli/program.h"
+#include "tweedie/core/files/json.h"
+#include "tweedie/version.h"
+
+namespace tweedie::cli {
+
+namespace {
+
+struct Arguments {
+  Common common;
+  std::string model;
+};
+
+void print_json(const ModelFile& model) {
+  const Checkpoint& file = model.checkpoint;
+  JsonWriter json;
+  json.begin_object().key("file").value(model.path).key("network").value(model.network->name()).key("config").begin_object();
+  for (const auto& [name, value] : model.network->config()) json.key(name).value(value);
+  json.end_object().key("parameters").value(model.network->layout().size()).key("step").value(file.step);
+  json.key("weights").value(model.weights).key("checksum").value(file.state_dict ? "none" : "ok").key("levels").begin_array();
+  for (const double sigma : model.levels().values()) json.value(sigma);
+  json.end_array().key("columns").begin_array();
+  const bool scaled = file.has("data.mean");
+  for (const ColumnCode& column : model.code.columns()) {
+    json.begin_object().key("name").value(column.name).key("kind");
+    json.value(column.kind == ColumnKind::integer ? "integer" : "continuous")
+        .key("mean")
+        .value(column.mean)
+        .key("std")
+        .value(column.std);
+    if (scaled) json.key("low").value(column.low).key("high").value(column.high);
+    json.end_object();
+  }
+  json.end_array().key("metadata").begin_object();
+  for (const auto& [name, value] : file.metadata) json.key(name).value(value);
+  json.end_object().key("tensors").begin_object();
+  for (const auto& [name, tensor] : file.tensors) {
+    json.key(name).begin_array();
+    for (const Index extent : tensor.shape) json.value(extent);
+    json.end_array();
+  }
+  json.end_object().key("version").value(TWEEDIE_VERSION).end_object();
+  print(json.text() + "\n");
+}
+
+std::string line(std::string_view name, const std::string& text) { return join("  ", pad(name, 22), text, "\n"); }
+
+void print_text(const ModelFile& model) {
+  const Checkpoint& file = model.checkpoint;
+  const NoiseLevels& levels = model.levels();
+  std::string out = model.path + "\n";
+  out += line("network", model.network->name());
+  for (const auto& [name, value] : model.network->config()) {
+    if (name != "network") out += line(name, value);
+  }
+  out += line("parameters", join(model.network->layout().size()));
+  out += line("noise levels", join(levels.size(), " from ", number(levels.max()), " to ", number(levels.min())));
+  out += line("step", join(file.step));
+  out += line("weights", model.weights);
+  out += line("checksum", file.state_dict ? "none (a plain state dict)" : "ok");
+  for (const auto& [name, value] : file.metadata) {
+    if (name.compare(0, 8, "columns.") != 0) out += line(name, value);
+  }
+  if (file.has("data.mean")) {
+    std::size_t width = 4;
+    for (const ColumnCode& column : model.code.columns()) width = std::max(width, column.name.size());
+    out += join("\n  ", pad("column", width + 2), pad("kind", 12), pad("mean", 12, true), pad("std", 12, true),
+                pad("low", 12, true), pad("high", 12, true), "\n");
+    for (const ColumnCode& column : model.code.columns()) {
+      out += join("  ", pad(column.name, width + 2), pad(column.kind == ColumnKind::integer ? "integer" : "continuous", 12),
+                  pad(number(column.mean, 6), 12, true), pad(number(column.std, 6), 12, true),
+                  pad(number(column.low, 6), 12, true), pad(number(column.high, 6), 12, true), "\n");
+    }
+  } else {
+    out += line("columns", join(model.code.dim(), ", not scaled"));
+  }
+  print(out);
+}
+
+int run_info(const Arguments& a) {
+  const ModelFile model = load_model(a.model);
+  if (a.common.json) {
+    print_json(model);
+  } else {
+    print_text(model);
+  }
+  return 0;
+}
+
+}  // namespace
+
+Command info_command(CLI::App& program) {
+  auto a = std::make_shared<Arguments>();
+  CLI::App* app = program.add_subcommand("info", "Show what a model file holds");
+  app->add_option("model", a->model, "A model file")->required();
+  app->add_flag("--json", a->common.json, "The same as one JSON object");
+  app->footer("Example: tweedie info model.safetensors");
+  return {app, [a] { return run_info(*a); }};
+}
+
+}  // namespace tweedie::cli

@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: MIT
+#include "tweedie/cli/model_file.h"
+
+#include "tweedie/cli/tables.h"
+#include "tweedie/models/datasets.h"
+
+namespace tweedie::cli {
+
+ModelFile load_model(const std::string& path, bool raw_weights) {
+  ModelFile model{.path = path, .checkpoint = read_checkpoint(path), .network = nullptr, .code = {}, .weights = {}};
+  try {
+    model.network = make_network(model.checkpoint, raw_weights ? Weights::raw : Weights::ema_if_stored);
+    model.code = TableCode::load(model.checkpoint, model.network->dim());
+    check<ModelFileError>(model.network->levels() != nullptr, "this network has no noise levels; this version cannot sample it");
+  } catch (const ModelFileError& error) {
+    fail<ModelFileError>(path, ": ", error.what());
+  }
+  const Checkpoint& file = model.checkpoint;
+  model.weights = raw_weights ? "raw" : file.has_prefix("best.") ? "best" : file.has_prefix("ema.") ? "averaged" : "raw";
+  return model;
+}
+
+std::unique_ptr<ScoreModel> unscaled_score(const ModelFile& model) {
+  const Network* network = model.network.get();
+  const std::vector<ColumnCode> columns = model.code.columns();
+  return std::make_unique<FunctionScore>(
+      network->dim(), [network, columns](ConstRows<double> y, std::span<const double> sigma, Rows<double> out) {
+        MatrixD scaled(y);
+        for (Index r = 0; r < y.rows(); ++r) {
+          for (Index c = 0; c < y.cols(); ++c) {
+            const ColumnCode& column = columns[static_cast<std::size_t>(c)];
+            scaled(r, c) = (y(r, c) - column.mean) / column.std;
+          }
+        }
+        network->score(scaled, sigma, nullptr, out);
+        for (Index r = 0; r < y.rows(); ++r) {
+          for (Index c = 0; c < y.cols(); ++c) out(r, c) /= columns[static_cast<std::size_t>(c)].std;
+        }
+      });
+}
+
+std::vector<std::string> oracle_names() {
+  std::vector<std::string> names;
+  for (const std::string& name : datasets::names()) {
+    if (datasets::oracle(name)) names.push_back(name);
+  }
+  return names;
+}
+
+GaussianMixture find_oracle(const std::string& name) {
+  const std::vector<std::string> names = oracle_names();
+  const std::string plain = builtin_name(name).empty() ? name : builtin_name(name);
+  for (const std::string& known : names) {
+    if (known == plain) return *datasets::oracle(plain);
+  }
+  fail(unknown("oracle", plain, names));
+}
+
+GaussianMixture scaled_oracle(const std::string& name, const TableCode& code) {
+  const GaussianMixture exact = find_oracle(name);
+  check(exact.dim() == code.dim(), "--oracle ", name, " has ", exact.dim(), " dimensions, the model ", code.dim());
+  MatrixD means(exact.means());
+  std::vector<MatrixD> covariances;
+  for (Index k = 0; k < exact.components(); ++k) {
+    MatrixD covariance(exact.covariance(k));
+    for (Index i = 0; i < exact.dim(); ++i) {
+      const ColumnCode& row = code.columns()[static_cast<std::size_t>(i)];
+      means(k, i) = (means(k, i) - row.mean) / row.std;
+      for (Index j = 0; j < exact.dim(); ++j) {
+        covariance(i, j) /= row.std * code.columns()[static_cast<std::size_t>(j)].std;
+      }
+    }
+    covariances.push_back(std::move(covariance));
+  }
+  return GaussianMixture({exact.weights().begin(), exact.weights().end()}, std::move(means), std::move(covariances));
+}
+
+}  // namespace tweedie::cli

@@ -1,0 +1,40 @@
+// model_file.h - a model file as the commands use it: the network with its best weights, and its table's code.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "tweedie/models/checkpoint.h"
+#include "tweedie/models/gaussian_mixture.h"
+#include "tweedie/models/noise_levels.h"
+#include "tweedie/models/table.h"
+
+namespace tweedie::cli {
+
+struct ModelFile {
+  std::string path;
+  Checkpoint checkpoint;
+  std::unique_ptr<Network> network;
+  TableCode code;
+  std::string weights;  // which the network has: "best", "averaged" or "raw"
+
+  const NoiseLevels& levels() const { return *network->levels(); }
+};
+
+/// Best weights if the file has them, else averaged, else raw; or raw when asked for. Errors name the file.
+ModelFile load_model(const std::string& path, bool raw_weights = false);
+
+/// The model's score in the data's own units, for figures: s(x) = s_scaled((x - mean) / std) / std, sigma in scaled units.
+/// The model outlives it.
+std::unique_ptr<ScoreModel> unscaled_score(const ModelFile& model);
+/// The exact mixture of a built-in distribution as the model's scaled data have it. Throws UsageError (listing the names) when
+/// `name` has none, or when the model has another dimension.
+GaussianMixture scaled_oracle(const std::string& name, const TableCode& code);
+/// The built-in distributions whose score is known exactly.
+std::vector<std::string> oracle_names();
+/// The exact mixture by its name; throws UsageError listing them.
+GaussianMixture find_oracle(const std::string& name);
+
+}  // namespace tweedie::cli

@@ -1,0 +1,25 @@
+// normal_kernels.h - the compiled kernels behind Rng::normals, one per instruction set; all give the same bits (exported for the
+// tests). SPDX-License-Identifier: MIT
+#pragma once
+
+#include <stdint.h>
+
+#include "tweedie/core/export.h"
+
+namespace tweedie::detail {
+
+/// z[k][i] = the k-th normal (k < 2 * pairs) of counter (c0[i], c1, c2[i], c3) under `key`, i < count. `count` is a multiple
+/// of 16.
+using NormalKernel = void (*)(const uint32_t* c0, uint32_t c1, const uint32_t* c2, uint32_t c3, uint64_t key, int count,
+                              int pairs, float* const z[4]);
+
+TWEEDIE_API void normals_portable(const uint32_t* c0, uint32_t c1, const uint32_t* c2, uint32_t c3, uint64_t key, int count,
+                                  int pairs, float* const z[4]);
+#ifdef __x86_64__
+TWEEDIE_API void normals_avx2(const uint32_t* c0, uint32_t c1, const uint32_t* c2, uint32_t c3, uint64_t key, int count,
+                              int pairs, float* const z[4]);
+TWEEDIE_API void normals_avx512(const uint32_t* c0, uint32_t c1, const uint32_t* c2, uint32_t c3, uint64_t key, int count,
+                                int pairs, float* const z[4]);
+#endif
+
+}  // namespace tweedie::detail

@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: MIT
+#ifdef __x86_64__
+#include "tweedie/core/detail/normal_kernels.h"
+#include "tweedie/core/detail/normal_lanes.h"
+
+namespace tweedie::detail {
+
+void normals_avx512(const uint32_t* c0, uint32_t c1, const uint32_t* c2, uint32_t c3, uint64_t key, int count, int pairs,
+                    float* const z[4]) {
+  normals_of_counters(c0, c1, c2, c3, key, count, pairs, z);
+}
+
+}  // namespace tweedie::detail
+#endif

@@ -1,0 +1,178 @@
+// random.cpp - draws of the counter-based streams. Compiled with -ffp-contract=off (see normals.h).
+// SPDX-License-Identifier: MIT
+#include "tweedie/core/random.h"
+
+#include <bit>
+
+#include "tweedie/core/detail/normal_kernels.h"
+#include "tweedie/core/parallel.h"
+
+namespace tweedie {
+namespace {
+
+constexpr std::uint64_t kRowLimit = std::uint64_t{1} << 44;
+constexpr std::uint32_t kBlockLimit = 1U << 20;
+constexpr std::uint32_t kSubDrawLimit = 1U << 24;
+constexpr int kCounters = 256;  // counters in hand at a time: their normals stay in the first-level cache
+
+std::uint64_t join_words(std::uint32_t low, std::uint32_t high) { return (std::uint64_t{high} << 32) | low; }
+
+void check_counter(const char* function, std::uint64_t first_row, Index rows, Index cols, std::uint32_t sub_draw) {
+  check(first_row < kRowLimit && static_cast<std::uint64_t>(rows) <= kRowLimit - first_row, function, ": rows ", first_row,
+        " to ", first_row + static_cast<std::uint64_t>(rows),
+        " leave [0, 2^44); start again at row 0 with another step or stream");
+  check(cols <= Index{4} * kBlockLimit, function, ": ", cols, " columns, at most 2^22 fit; draw the rest with another sub_draw");
+  check(sub_draw < kSubDrawLimit, function, ": sub_draw ", sub_draw, " is not below 2^24; use the step instead");
+}
+
+detail::NormalKernel choose_normal_kernel() {
+#ifdef __x86_64__
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+      __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("fma")) {
+    return detail::normals_avx512;
+  }
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) return detail::normals_avx2;
+#endif
+  return detail::normals_portable;
+}
+
+/// What stays the same over one call of normals.
+struct NormalDraw {
+  std::uint64_t key;
+  PhiloxWords first;  // counter of row 0, block 0
+  std::uint64_t first_row;
+};
+
+/// Rows [begin, end) of out: the blocks of four dimensions, row after row, `kCounters` at a time.
+template <class S>
+void fill_normals(const NormalDraw& draw, Rows<S> out, Index begin, Index end) {
+  static const detail::NormalKernel kernel = choose_normal_kernel();
+  alignas(64) std::uint32_t c0[kCounters] = {}, c2[kCounters] = {};
+  alignas(64) float z[4][kCounters];
+  float* const planes[4] = {z[0], z[1], z[2], z[3]};
+  const Index cols = out.cols(), blocks = (cols + 3) / 4;
+  const int pairs = cols <= 2 ? 1 : 2;
+  const Index total = (end - begin) * blocks;
+  Index row = begin, block = 0;
+  for (Index done = 0; done < total; done += kCounters) {
+    const int count = static_cast<int>(std::min<Index>(kCounters, total - done));
+    const Index start_row = row, start_block = block;
+    for (int i = 0; i < count; ++i) {
+      const std::uint64_t r = draw.first_row + static_cast<std::uint64_t>(row);
+      c0[i] = static_cast<std::uint32_t>(r);
+      c2[i] = (static_cast<std::uint32_t>(r >> 32) << 20) | static_cast<std::uint32_t>(block);
+      if (++block == blocks) block = 0, ++row;
+    }
+    kernel(c0, draw.first.v[1], c2, draw.first.v[3], draw.key, (count + 15) / 16 * 16, pairs, planes);
+    row = start_row, block = start_block;
+    for (int i = 0; i < count; ++i) {
+      S* const to = out.data() + row * out.stride() + 4 * block;
+      const Index left = cols - 4 * block;
+      if (left >= 4) {
+        for (int k = 0; k < 4; ++k) to[k] = z[k][i];
+      } else {
+        for (int k = 0; k < left; ++k) to[k] = z[k][i];
+      }
+      if (++block == blocks) block = 0, ++row;
+    }
+  }
+}
+
+}  // namespace
+
+Rng Rng::split() {
+  check(splits_ < kRowLimit, "Rng::split: a stream has 2^44 children and this one has used them all");
+  std::uint32_t w[4];
+  words(Purpose::split, 0, splits_++, 0, 0, w);
+  return Rng{join_words(w[0], w[1])};
+}
+
+void Rng::words(Purpose purpose, std::uint32_t step, std::uint64_t row, std::uint32_t block, std::uint32_t sub_draw,
+                std::uint32_t out[4]) const {
+  check(row < kRowLimit && block < kBlockLimit && sub_draw < kSubDrawLimit, "Rng::words: row ", row, ", block ", block,
+        ", sub_draw ", sub_draw, " do not fit the counter (row < 2^44, block < 2^20, sub_draw < 2^24)");
+  const PhiloxWords w = philox4x32(philox_counter(purpose, step, row, block, sub_draw), key_);
+  std::copy(w.v, w.v + 4, out);
+}
+
+template <class S>
+void Rng::normals(Purpose purpose, std::uint32_t step, std::uint64_t first_row, Rows<S> out, std::uint32_t sub_draw) const {
+  check_counter("Rng::normals", first_row, out.rows(), out.cols(), sub_draw);
+  if (out.empty()) return;
+  const NormalDraw draw{key_, philox_counter(purpose, step, 0, 0, sub_draw), first_row};
+  constexpr Index kGrain = 16384;  // normals a thread takes at least: some 30 us
+  parallel_for(out.rows(), std::max<Index>(1, kGrain / out.cols()),
+               [&](Index begin, Index end) { fill_normals(draw, out, begin, end); });
+}
+
+template <class S>
+void Rng::uniforms(Purpose purpose, std::uint32_t step, std::uint64_t first_row, Rows<S> out, std::uint32_t sub_draw) const {
+  check_counter("Rng::uniforms", first_row, out.rows(), out.cols(), sub_draw);
+  for (Index r = 0; r < out.rows(); ++r) {
+    for (Index c = 0; c < out.cols(); c += 4) {
+      const PhiloxWords w = philox4x32(
+          philox_counter(purpose, step, first_row + static_cast<std::uint64_t>(r), static_cast<std::uint32_t>(c / 4), sub_draw),
+          key_);
+      for (Index k = 0; k < std::min<Index>(4, out.cols() - c); ++k) {
+        out(r, c + k) = static_cast<S>((static_cast<double>(w.v[k]) + 1.0) * 0x1p-32);
+      }
+    }
+  }
+}
+
+template void Rng::normals(Purpose, std::uint32_t, std::uint64_t, Rows<float>, std::uint32_t) const;
+template void Rng::normals(Purpose, std::uint32_t, std::uint64_t, Rows<double>, std::uint32_t) const;
+template void Rng::uniforms(Purpose, std::uint32_t, std::uint64_t, Rows<float>, std::uint32_t) const;
+template void Rng::uniforms(Purpose, std::uint32_t, std::uint64_t, Rows<double>, std::uint32_t) const;
+
+// Lemire, "Fast random integer generation in an interval" (2019): the high word of x n is uniform once the low words below
+// 2^64 mod n are refused. A refused word's successor is the next of the same counter, then of the next block.
+std::uint64_t Rng::integer(Purpose purpose, std::uint32_t step, std::uint64_t row, std::uint64_t n,
+                           std::uint32_t sub_draw) const {
+  check(n >= 1, "Rng::integer: n must be at least 1");
+  __extension__ using Wide = unsigned __int128;
+  const std::uint64_t refused_below = (0 - n) % n;
+  for (std::uint32_t block = 0;; ++block) {
+    std::uint32_t w[4];
+    words(purpose, step, row, block, sub_draw, w);
+    for (int k = 0; k < 4; k += 2) {
+      const Wide product = static_cast<Wide>(join_words(w[k], w[k + 1])) * n;
+      if (static_cast<std::uint64_t>(product) >= refused_below) return static_cast<std::uint64_t>(product >> 64);
+    }
+  }
+}
+
+double Rng::uniform(Purpose purpose, std::uint32_t step, std::uint64_t row, std::uint32_t sub_draw) const {
+  std::uint32_t w[4];
+  words(purpose, step, row, 0, sub_draw, w);
+  return static_cast<double>((join_words(w[0], w[1]) >> 11) + 1) * 0x1p-53;
+}
+
+// A balanced Feistel network on 2 half_bits bits >= log2 n. Each round is a bijection whatever its function, so the network
+// permutes [0, 2^(2 half_bits)); walking its cycle until the value falls below n restricts it to [0, n) (Black and
+// Rogaway, 2002). Four rounds of a random function suffice for wide halves (Luby and Rackoff, 1988); narrow ones get more.
+Permutation::Permutation(const Rng& rng, std::uint32_t epoch, std::uint64_t n) : rng_(rng), epoch_(epoch), n_(n) {
+  check(n >= 1, "Permutation: of no elements; n must be at least 1");
+  const auto bits = static_cast<std::uint32_t>(std::bit_width(n - 1));
+  half_bits_ = std::max(1U, (bits + 1) / 2);
+  rounds_ = 4 + 32 / half_bits_;
+}
+
+std::uint64_t Permutation::operator()(std::uint64_t position) const {
+  check(position < n_, "Permutation: position ", position, " of ", n_, " elements");
+  const std::uint64_t mask = (std::uint64_t{1} << half_bits_) - 1;
+  std::uint64_t value = position;
+  do {
+    std::uint64_t left = value >> half_bits_, right = value & mask;
+    for (std::uint32_t round = 0; round < rounds_; ++round) {
+      const PhiloxWords w = philox4x32(philox_counter(Purpose::permutation, epoch_, right, round, 0), rng_.key());
+      const std::uint64_t next = left ^ (w.v[0] & mask);
+      left = right;
+      right = next;
+    }
+    value = (left << half_bits_) | right;
+  } while (value >= n_);
+  return value;
+}
+
+}  // namespace tweedie

@@ -1,0 +1,76 @@
+// table.h - what one dispatch target offers: plain function pointers over plain arguments, one table per target.
+//
+// The tables are constants (no start-up code of a target ever runs on a machine that lacks its instructions).
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstddef>
+
+namespace tweedie::kernels::cpu {
+
+using Index = std::ptrdiff_t;
+
+/// A left operand as the tile kernel reads it: element (i, k) of row panel p is at data + p * panel + i * row + k * depth.
+template <class T>
+struct LeftPanels {
+  const T* data;
+  Index panel, row, depth;
+};
+/// A right operand: element (k, j) of column panel p is at data + p * panel + k * depth + j.
+template <class T>
+struct RightPanels {
+  const T* data;
+  Index panel, depth;
+};
+/// Element (i, j) is at data + i * row + j * column.
+template <class T>
+struct Output {
+  T* data;
+  Index row, column;
+};
+
+/// AdamW's constants for one step, rounded once to T (see adam_ema in kernels.h).
+template <class T>
+struct AdamFactors {
+  T gradient_scale;
+  T one_minus_beta1, one_minus_beta2;
+  T decay;      // learning rate * weight decay
+  T step_size;  // learning rate / c1
+  T root_c2;    // sqrt(c2)
+  T epsilon;
+  T one_minus_ema_decay;
+};
+
+/// One target's kernels for one scalar, single-threaded.
+template <class T>
+struct Kernels {
+  int tile_rows, tile_cols;  // the register tile of gemm
+
+  /// to[p][k][i] = from[(p * width + i) * stride + k * depth], panels of `width` = tile_rows or tile_cols; zero beyond count.
+  /// stride or depth is 1.
+  void (*pack_left)(Index count, Index k, const T* from, Index stride, Index depth, T* to);
+  void (*pack_right)(Index count, Index k, const T* from, Index stride, Index depth, T* to);
+  /// c = a b (+ c where add), rows x cols: each element is one chain of k fused multiply-adds from 0, then one addition.
+  void (*multiply)(Index rows, Index cols, Index k, LeftPanels<T> a, RightPanels<T> b, Output<T> c, bool add);
+
+  void (*silu)(Index n, const T* x, T* y);
+  void (*silu_gradient)(Index n, const T* x, const T* dy, T* dx);
+  void (*dsm_perturb)(Index batch, Index dim, const T* x0, const T* sigma, const T* eps, T* x);
+  void (*langevin_update)(Index n, T drift, T noise, const T* score, const T* z, T* x);
+  void (*adam_ema)(const AdamFactors<T>& factors, Index n, const T* gradient, T* p, T* m, T* v, T* ema);
+};
+
+struct TargetTable {
+  Kernels<float> single;
+  Kernels<double> twice;
+};
+
+// nullptr where this build lacks the target.
+extern const TargetTable* const kPortable;
+extern const TargetTable* const kAvx2;
+extern const TargetTable* const kAvx512;
+
+/// The table of the target in use.
+const TargetTable& table();
+
+}  // namespace tweedie::kernels::cpu

@@ -1,0 +1,76 @@
+// kernels.h - the one contract of the numerical kernels: plain pointers, shapes, strides; no Eigen, no STL.
+//
+// Every operation states its equation, its preconditions and its tolerance against kernels/reference in double. Backends:
+// reference/ (naive loops, float and double, the oracle), cpu/ (SIMD with run-time dispatch; this header's functions).
+// u = 2^-24 for float, 2^-53 for double. Matrices are row-major with a leading dimension ld >= columns, in elements.
+// For a fixed dispatch target every result is bit-identical for any number of threads and any cut of the rows into batches.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "tweedie/core/export.h"
+
+namespace tweedie::kernels {
+
+using Index = std::ptrdiff_t;
+
+/// Instruction sets that the kernels are compiled for.
+enum class Target { portable, avx2, avx512 };
+
+/// The target in use: the best the machine can run, or the one named in the environment variable TWEEDIE_TARGET
+/// (portable | avx2 | avx512). Throws UsageError for an unknown name, ResourceError for one this machine cannot run.
+TWEEDIE_API Target target();
+TWEEDIE_API const char* name(Target target);
+/// Whether this machine (and this build) can run it.
+TWEEDIE_API bool available(Target target);
+/// Overrides the choice for this process (tests, benchmarks). Same errors as target().
+TWEEDIE_API void set_target(Target target);
+
+/// C = op(A) op(B) + beta C,  op(A) (M, K), op(B) (K, N), C (M, N); op is the transpose where asked for.
+/// beta is 0 (C is written, never read: NaN there does not spread) or 1. M, N, K >= 0; K = 0 gives beta C.
+/// C overlaps neither A nor B. Each element of C sums its K products in one order, fixed by K alone; so a row's bits depend
+/// neither on the other rows nor on threads. Error <= (K + 2) u (sum_k |a| |b| + |beta C|). Throws UsageError for a negative
+/// size, another beta, or a leading dimension below its columns. Steady-state calls allocate nothing.
+struct GemmShape {
+  Index m = 0, n = 0, k = 0;
+  bool transpose_a = false, transpose_b = false;  // stored as (K, M) / (N, K) when set
+  float beta = 0;
+};
+TWEEDIE_API void gemm(const GemmShape& shape, const float* a, Index lda, const float* b, Index ldb, float* c, Index ldc);
+TWEEDIE_API void gemm(const GemmShape& shape, const double* a, Index lda, const double* b, Index ldb, double* c, Index ldc);
+
+/// y = silu(x) = x sigmoid(x), n contiguous elements; y may be x. Error <= 4 ULP of y, absolute 2^-126 where y underflows
+/// (2^-1022 in double). silu(-infinity) = -0, the limit; NaN stays NaN.
+TWEEDIE_API void silu(Index n, const float* x, float* y);
+TWEEDIE_API void silu(Index n, const double* x, double* y);
+/// dx = dy * (s + x s (1 - s)), s = sigmoid(x); dx may be dy. Error <= 8 u (|s| + |x s (1 - s)|) |dy|, absolute
+/// 2^-126 max(1, |dy|) where s underflows (2^-1022 in double). 0 and dy at x = -+infinity, the limits.
+TWEEDIE_API void silu_gradient(Index n, const float* x, const float* dy, float* dx);
+TWEEDIE_API void silu_gradient(Index n, const double* x, const double* dy, double* dx);
+
+/// x(b, :) = x0(b, :) + sigma(b) eps(b, :); all (B, D) contiguous, sigma (B). x may be x0 or eps.
+/// Error <= 2 u (|x0| + |sigma eps|).
+TWEEDIE_API void dsm_perturb(Index batch, Index dim, const float* x0, const float* sigma, const float* eps, float* x);
+TWEEDIE_API void dsm_perturb(Index batch, Index dim, const double* x0, const double* sigma, const double* eps, double* x);
+
+/// x += drift * score + noise * z, n contiguous elements. Langevin, half convention: drift = a/2, noise = sqrt(a) noise_scale.
+/// [Song & Ermon 2019, Algorithm 1]. Error <= 4 u (|x| + |drift score| + |noise z|).
+TWEEDIE_API void langevin_update(Index n, float drift, float noise, const float* score, const float* z, float* x);
+TWEEDIE_API void langevin_update(Index n, double drift, double noise, const double* score, const double* z, double* x);
+
+/// One AdamW update of n parameters and their exponential moving average, in place [Kingma & Ba 2015; Loshchilov & Hutter 2019]:
+///   g' = scale g;  m += (1 - b1)(g' - m);  v += (1 - b2)(g'^2 - v);
+///   p -= lr weight_decay p;  p -= lr (m / c1) / (sqrt(v / c2) + eps),  c1 = 1 - b1^t, c2 = 1 - b2^t;
+///   ema += (1 - ema_decay)(p - ema)
+/// PyTorch's order of operations. ema may be nullptr. Error of m, v, p, ema <= 8 u of the magnitudes of their equations' terms
+/// (p's and ema's given the m, v and p that were stored). Throws UsageError for step < 1 or a beta outside [0, 1).
+struct AdamStep {
+  double learning_rate = 1e-3, beta1 = .9, beta2 = .999, epsilon = 1e-8, weight_decay = 0, ema_decay = 0, gradient_scale = 1;
+  std::int64_t step = 1;  // t, counted from 1
+};
+TWEEDIE_API void adam_ema(const AdamStep& options, Index n, const float* gradient, float* p, float* m, float* v, float* ema);
+TWEEDIE_API void adam_ema(const AdamStep& options, Index n, const double* gradient, double* p, double* m, double* v, double* ema);
+
+}  // namespace tweedie::kernels

@@ -1,0 +1,72 @@
+// score_model.h - the one interface a sampler knows: s(y, sigma) = grad_y log p_sigma(y).
+//
+// Unit-alpha coordinates: y = x_t / alpha_t and sigma = sigma_t / alpha_t, so that a variance-exploding, a
+// variance-preserving or any other process (process.h) meets the same model. A network, an exact mixture and a user's lambda
+// are all one of these. Const and reentrant: samplers call it from many threads at once, on disjoint rows.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+
+#include "tweedie/core/matrix.h"
+
+namespace tweedie {
+
+/// What a conditional model is conditioned on: one entry for all rows, or one per row. Empty parts are absent.
+struct Condition {
+  std::span<const std::int32_t> labels;  // 1 or B class labels
+  ConstRows<float> covariates;           // (1 or B, C)
+};
+
+class TWEEDIE_API ScoreModel {
+ public:
+  virtual ~ScoreModel();
+
+  /// D, the dimension of the data.
+  virtual Index dim() const = 0;
+  /// out(b, :) = score of row b at noise sigma[b] (or sigma[0] for all rows when one is given). y, out (B, D), `out` may be y.
+  /// A row's result depends on that row alone. Throws UsageError for wrong shapes, a sigma outside the model's range, or a
+  /// condition where the model takes none.
+  virtual void score(ConstRows<float> y, std::span<const float> sigma, const Condition* condition, Rows<float> out) const = 0;
+  virtual void score(ConstRows<double> y, std::span<const double> sigma, const Condition* condition, Rows<double> out) const = 0;
+
+  /// Smallest and largest sigma that the model answers for.
+  virtual double sigma_min() const { return 0; }
+  virtual double sigma_max() const;  // infinity
+
+  /// log p_sigma(y) per row, in nats. A capability: the default throws UsageError and names what to use instead.
+  virtual bool has_log_density() const { return false; }
+  virtual void log_density(ConstRows<double> y, std::span<const double> sigma, const Condition* condition,
+                           std::span<double> out) const;
+
+  /// A short name for messages and reports.
+  virtual const char* name() const = 0;
+
+ protected:
+  /// The checks every score() starts with; `sigma` has 1 or B entries within the range.
+  template <class S>
+  void check_arguments(ConstRows<S> y, std::span<const S> sigma, const Condition* condition, Rows<S> out) const;
+};
+
+/// A user's own score as a model: f(y, sigma, out) for all rows of y at once.
+///   FunctionScore s(2, [](ConstRows<double> y, std::span<const double> sigma, Rows<double> out) { ... });
+/// The function runs in double; float calls are converted.
+class TWEEDIE_API FunctionScore final : public ScoreModel {
+ public:
+  using Function = std::function<void(ConstRows<double> y, std::span<const double> sigma, Rows<double> out)>;
+  FunctionScore(Index dim, Function function);
+  ~FunctionScore() override;
+
+  Index dim() const override { return dim_; }
+  void score(ConstRows<float> y, std::span<const float> sigma, const Condition* condition, Rows<float> out) const override;
+  void score(ConstRows<double> y, std::span<const double> sigma, const Condition* condition, Rows<double> out) const override;
+  const char* name() const override { return "function"; }
+
+ private:
+  Index dim_;
+  Function function_;
+};
+
+}  // namespace tweedie

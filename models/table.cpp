@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: MIT
+#include "tweedie/models/table.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+#include "tweedie/core/files/json.h"
+
+namespace tweedie {
+
+namespace {
+
+const char* const kKindNames[] = {"continuous", "integer"};
+
+const Table::Column& numeric(const Table::Column& column) {
+  check<DataError>(column.numeric, "column '", column.name, "' holds text", column.text.size() > 0 ? " such as '" : "",
+                   column.text.size() > 0 ? column.text[0] : std::string_view(), column.text.size() > 0 ? "'" : "",
+                   "; select the numeric columns (--columns a,b,c), or turn it into numbers first");
+  return column;
+}
+
+double finite(const Table::Column& column, std::size_t row) {
+  const double value = column.numbers[row];
+  check<DataError>(!std::isnan(value), "column '", column.name, "', row ", row + 1,
+                   " has no value; leave such rows out (--missing drop) or fill them in");
+  check<DataError>(std::isfinite(value), "column '", column.name, "', row ", row + 1, " is infinite; remove the row");
+  return value;
+}
+
+ColumnCode fit_column(const Table::Column& column, bool standardise) {
+  ColumnCode code{.name = numeric(column).name};
+  const std::size_t n = column.numbers.size();
+  code.low = code.high = finite(column, 0);
+  bool whole = true;
+  double mean = 0, squares = 0;  // Welford's running moments: no cancellation however large the mean
+  for (std::size_t i = 0; i < n; ++i) {
+    const double value = finite(column, i);
+    code.low = std::min(code.low, value);
+    code.high = std::max(code.high, value);
+    whole = whole && value == std::nearbyint(value) && std::abs(value) < 9e15;
+    const double step = value - mean;
+    mean += step / static_cast<double>(i + 1);
+    squares += step * (value - mean);
+  }
+  code.kind = whole ? ColumnKind::integer : ColumnKind::continuous;
+  if (standardise) {
+    const double deviation = std::sqrt(squares / static_cast<double>(n));
+    code.mean = code.constant() ? code.low : mean;
+    // A column that is nearly always the same but for far outliers would put these tens of deviations away, where no noise level
+    // reaches: its unit is a tenth of the range.
+    code.std = code.constant() || !(deviation > 0) ? 1 : std::max(deviation, (code.high - code.low) / 10);
+    check<DataError>(std::isfinite(code.mean) && std::isfinite(code.std), "column '", column.name,
+                     "' has values too large to standardise (", code.low, " to ", code.high, "); rescale it");
+  }
+  return code;
+}
+
+// Six decimal digits below the standard deviation: more would be rounding noise of the float network.
+double rounded(double value, double std) {
+  const double scale = std::pow(10., 6 - std::floor(std::log10(std)));
+  const double scaled = value * scale;
+  if (!std::isfinite(scaled) || std::abs(scaled) > 9e15) return value;
+  return std::nearbyint(scaled) / scale;
+}
+
+std::string json_array(const std::vector<std::string>& texts) {
+  JsonWriter json;
+  json.begin_array();
+  for (const std::string& text : texts) json.value(text);
+  json.end_array();
+  return json.text();
+}
+
+std::vector<std::string> parse_array(const Checkpoint& checkpoint, const std::string& key) {
+  const auto found = checkpoint.metadata.find(key);
+  check<ModelFileError>(found != checkpoint.metadata.end(), "the metadata has data.mean and no '", key, "'");
+  JsonReader json(found->second, "metadata '" + key + "'");
+  std::vector<std::string> texts;
+  json.begin_array();
+  while (json.next_element()) texts.push_back(json.string());
+  json.finish();
+  return texts;
+}
+
+}  // namespace
+
+TableCode TableCode::fit(const Table& table, bool standardise) {
+  check(table.cols() > 0 && table.rows > 0, "TableCode::fit: the table is ", table.rows, " x ", table.cols(),
+        "; it has no cells");
+  TableCode code;
+  code.has_header_ = table.has_header;
+  for (const Table::Column& column : table.columns) code.columns_.push_back(fit_column(column, standardise));
+  return code;
+}
+
+TableCode TableCode::identity(Index dim) {
+  TableCode code;
+  for (Index c = 0; c < dim; ++c) {
+    const double infinity = HUGE_VAL;
+    code.columns_.push_back({.name = join("x", c + 1), .low = -infinity, .high = infinity});
+  }
+  return code;
+}
+
+std::vector<std::string> TableCode::header() const {
+  std::vector<std::string> names;
+  if (has_header_) {
+    for (const ColumnCode& column : columns_) names.push_back(column.name);
+  }
+  return names;
+}
+
+Matrix TableCode::encode(const Table& table) const {
+  const bool by_name = has_header_ && table.has_header;
+  check<DataError>(by_name || table.cols() == dim(), "the table has ", table.cols(), " columns, the model ", dim(),
+                   "; without headers on both sides columns go by position (select them with --columns)");
+  Matrix scaled(table.rows, dim());
+  for (Index c = 0; c < dim(); ++c) {
+    const ColumnCode& code = columns_[static_cast<std::size_t>(c)];
+    const auto same = [&](const Table::Column& column) { return column.name == code.name; };
+    const auto found = by_name ? std::find_if(table.columns.begin(), table.columns.end(), same) : table.columns.begin() + c;
+    check<DataError>(found != table.columns.end(), "the table has no column '", code.name, "', which the model was trained on");
+    const Table::Column& column = numeric(*found);
+    for (Index r = 0; r < table.rows; ++r) {
+      scaled(r, c) = static_cast<float>((finite(column, static_cast<std::size_t>(r)) - code.mean) / code.std);
+      check<DataError>(std::isfinite(scaled(r, c)), "column '", column.name, "', row ", r + 1, " is too large for a float");
+    }
+  }
+  return scaled;
+}
+
+MatrixD TableCode::decode(ConstRows<float> scaled) const {
+  check(scaled.cols() == dim(), "TableCode::decode: the rows are ", shape(scaled), ", the table has ", dim(), " columns");
+  MatrixD values(scaled.rows(), dim());
+  for (Index c = 0; c < dim(); ++c) {
+    const ColumnCode& code = columns_[static_cast<std::size_t>(c)];
+    for (Index r = 0; r < scaled.rows(); ++r) {
+      const double value = code.mean + code.std * static_cast<double>(scaled(r, c));
+      if (code.constant()) {
+        values(r, c) = code.low;
+      } else if (code.kind == ColumnKind::integer) {
+        values(r, c) = std::clamp(std::nearbyint(value), code.low, code.high) + 0.;  // no -0
+      } else {
+        values(r, c) = rounded(value, code.std);
+      }
+    }
+  }
+  return values;
+}
+
+void TableCode::store(Checkpoint& checkpoint) const {
+  std::vector<double> mean, std, low, high;
+  std::vector<std::string> names, kinds;
+  for (const ColumnCode& column : columns_) {
+    mean.push_back(column.mean);
+    std.push_back(column.std);
+    low.push_back(column.low);
+    high.push_back(column.high);
+    names.push_back(column.name);
+    kinds.emplace_back(kKindNames[static_cast<int>(column.kind)]);
+  }
+  checkpoint.set("data.mean", {dim()}, mean);
+  checkpoint.set("data.std", {dim()}, std);
+  checkpoint.set("data.low", {dim()}, low);
+  checkpoint.set("data.high", {dim()}, high);
+  checkpoint.metadata["columns.names"] = json_array(names);
+  checkpoint.metadata["columns.kinds"] = json_array(kinds);
+  checkpoint.metadata["columns.header"] = has_header_ ? "true" : "false";
+}
+
+TableCode TableCode::load(const Checkpoint& checkpoint, Index dim) {
+  if (!checkpoint.has("data.mean")) return identity(dim);
+  const std::vector<double> mean = checkpoint.get("data.mean", {dim}), std = checkpoint.get("data.std", {dim});
+  const std::vector<double> low = checkpoint.get("data.low", {dim}), high = checkpoint.get("data.high", {dim});
+  const std::vector<std::string> names = parse_array(checkpoint, "columns.names");
+  const std::vector<std::string> kinds = parse_array(checkpoint, "columns.kinds");
+  const auto header = checkpoint.metadata.find("columns.header");
+  const std::size_t n = static_cast<std::size_t>(dim);
+  check<ModelFileError>(names.size() == n && kinds.size() == n, "the metadata names ", names.size(), " columns of ", kinds.size(),
+                        " kinds, the network has ", dim);
+  check<ModelFileError>(header != checkpoint.metadata.end() && (header->second == "true" || header->second == "false"),
+                        "the metadata's columns.header is neither true nor false");
+  TableCode code;
+  code.has_header_ = header->second == "true";
+  for (std::size_t c = 0; c < n; ++c) {
+    const auto kind = std::find(std::begin(kKindNames), std::end(kKindNames), kinds[c]);
+    check<ModelFileError>(kind != std::end(kKindNames), "column '", names[c], "' is of the unknown kind '", kinds[c],
+                          "'; this version knows continuous and integer");
+    check<ModelFileError>(std::isfinite(mean[c]) && std::isfinite(std[c]) && std[c] > 0 && std::isfinite(low[c]) &&
+                              std::isfinite(high[c]) && low[c] <= high[c],
+                          "column '", names[c], "' has the mean ", mean[c], ", deviation ", std[c], " and range ", low[c], " to ",
+                          high[c], "; no table gives that");
+    code.columns_.push_back({names[c], static_cast<ColumnKind>(kind - std::begin(kKindNames)), mean[c], std[c], low[c], high[c]});
+  }
+  return code;
+}
+
+}  // namespace tweedie

@@ -1,0 +1,589 @@
+// SPDX-License-Identifier: MIT
+#include "tweedie/models/trainer.h"
+
+#include <algorithm>
+#include <charconv>
+#include <chrono>
+#include <cmath>
+#include <limits>
+#include <optional>
+#include <vector>
+
+#include "tweedie/autodiff/grad.h"
+#include "tweedie/autodiff/tape.h"
+#include "tweedie/core/files/checksum.h"
+#include "tweedie/kernels/kernels.h"
+
+namespace tweedie {
+
+TrainingEngine::~TrainingEngine() = default;
+
+namespace {
+
+// ---- The engine on the tape
+
+class TapeEngine final : public TrainingEngine {
+ public:
+  TapeEngine(const Network& network, const Objective& objective)
+      : network_(network),
+        objective_(objective),
+        name_(join("tape, cpu ", kernels::name(kernels::target()), ", fp32")),
+        variables_(static_cast<std::size_t>(network.layout().count())),
+        gradients_(variables_.size()) {}
+
+  double loss_and_gradient(std::span<const float> parameters, const Batch& batch, std::span<float> gradient,
+                           std::span<float> row_losses) override {
+    check(gradient.size() == static_cast<std::size_t>(network_.layout().size()), "loss_and_gradient: the gradient has ",
+          gradient.size(), " values, the network ", network_.layout().size(), " parameters");
+    const Loss loss = forward(parameters, batch, row_losses);
+    for (Index i = 0; i < network_.layout().count(); ++i) {
+      gradients_[static_cast<std::size_t>(i)] = view(network_.layout()[i], gradient.data());
+    }
+    tweedie::gradient<float>(loss.mean, variables_, gradients_);
+    return static_cast<double>(loss.mean.item());
+  }
+
+  double loss(std::span<const float> parameters, const Batch& batch, std::span<float> row_losses) override {
+    return static_cast<double>(forward(parameters, batch, row_losses).mean.item());
+  }
+
+  std::string_view name() const override { return name_; }
+
+ private:
+  Loss forward(std::span<const float> parameters, const Batch& batch, std::span<float> row_losses) {
+    check(parameters.size() == static_cast<std::size_t>(network_.layout().size()), "training step: ", parameters.size(),
+          " parameters, the network has ", network_.layout().size());
+    check(row_losses.size() == static_cast<std::size_t>(batch.rows()), "training step: room for ", row_losses.size(),
+          " row losses, the batch has ", batch.rows(), " rows");
+    tape_.reset();
+    for (Index i = 0; i < network_.layout().count(); ++i) {
+      variables_[static_cast<std::size_t>(i)] = tape_.parameter(view(network_.layout()[i], parameters.data()));
+    }
+    const Loss loss = objective_loss<float>(objective_, network_, tape_, variables_, batch);
+    const ConstRows<float> rows = loss.rows.value();
+    std::copy_n(rows.data(), rows.rows(), row_losses.begin());
+    return loss;
+  }
+
+  const Network& network_;
+  Objective objective_;
+  std::string name_;
+  Tape tape_;
+  std::vector<Var> variables_;          // one per tensor of the layout
+  std::vector<Rows<float>> gradients_;  // views into the caller's gradient
+};
+
+bool one_of(std::string_view text, std::initializer_list<std::string_view> names) {
+  return std::find(names.begin(), names.end(), text) != names.end();
+}
+
+}  // namespace
+
+std::unique_ptr<TrainingEngine> make_training_step(const Network& model, const Objective& objective, const std::string& device,
+                                                   const std::string& precision, const std::string& engine) {
+  check<ResourceError>(device != "cuda" && device.rfind("cuda:", 0) != 0, "make_training_step: device '", device,
+                       "' is not in this build; it has cpu (auto takes it)");
+  check(one_of(device, {"auto", "cpu"}), "make_training_step: device is '", device, "'; give auto or cpu");
+  check(precision == "fp32", "make_training_step: precision is '", precision, "'; training runs in fp32");
+  check(one_of(engine, {"auto", "tape"}), "make_training_step: engine is '", engine, "'; give auto or tape");
+  return std::make_unique<TapeEngine>(model, objective);
+}
+
+// ---- The trainer
+
+namespace {
+
+constexpr double kSmoothing = .98;
+constexpr std::int64_t kChapterEpochs = 100;
+
+// Children of the run's stream, in the order of splitting.
+struct Streams {
+  explicit Streams(Rng rng) : order(rng.split()), noise(rng.split()), valid(rng.split()), valid_noise(rng.split()) {}
+  Rng order;        // of the rows, by epoch
+  Rng noise;        // level, eps and directions of the training batches, by step
+  Rng valid;        // which rows are kept apart
+  Rng valid_noise;  // their fixed noise
+};
+
+NoiseLevels levels_of(const Network& net, SigmaSampling sampling) {
+  if (net.levels() != nullptr) return *net.levels();
+  check(sampling == SigmaSampling::continuous,
+        "train: the network has no discrete levels; give sigma_sampling = SigmaSampling::continuous");
+  check(std::isfinite(net.sigma_max()) && net.sigma_min() > 0, "train: the network's sigma range [", net.sigma_min(), ", ",
+        net.sigma_max(), "] is not positive and finite");
+  return NoiseLevels({net.sigma_max(), net.sigma_min()});
+}
+
+void check_data(const Network& net, ConstRows<float> data) {
+  check<DataError>(data.rows() >= 1, "train: the data has no rows");
+  check<DataError>(data.cols() == net.dim(), "train: the data is ", shape(data), ", the network expects ", net.dim(), " columns");
+  for (Index r = 0; r < data.rows(); ++r) {
+    for (Index c = 0; c < data.cols(); ++c) {
+      check<DataError>(std::isfinite(data(r, c)), "train: row ", r, ", column ", c, " of the data is not finite (", data(r, c),
+                       "); drop the row or fill the cell");
+    }
+  }
+}
+
+std::uint32_t fingerprint(ConstRows<float> data) {
+  std::uint32_t sum = 0;
+  for (Index r = 0; r < data.rows(); ++r) sum = crc32c(std::as_bytes(data.row(r)), sum);
+  return sum;
+}
+
+double stored_number(const Checkpoint& checkpoint, const std::string& key, const std::string& path) {
+  const auto found = checkpoint.metadata.find(key);
+  check<ModelFileError>(found != checkpoint.metadata.end(), path, ": the metadata has no '", key,
+                        "': this is no checkpoint of a training run; load the network and start a new run");
+  const std::string& text = found->second;
+  double value = 0;
+  const auto result = std::from_chars(text.data(), text.data() + text.size(), value);
+  check<ModelFileError>(result.ec == std::errc() && result.ptr == text.data() + text.size() && std::isfinite(value), path, ": ",
+                        key, " is '", text, "', not a finite number");
+  return value;
+}
+
+void check_finite(std::span<const float> values, const ParameterLayout& layout, std::int64_t step, const std::string& path) {
+  for (const ParameterTensor& tensor : layout) {
+    for (Index i = 0; i < tensor.size(); ++i) {
+      check<DivergedError>(std::isfinite(values[static_cast<std::size_t>(tensor.offset + i)]), "train: diverged: at step ", step,
+                           " ", tensor.name, " holds a number that is not finite; nothing was written to ", path);
+    }
+  }
+}
+
+}  // namespace
+
+struct Trainer::State {
+  State(Network& network, ConstRows<float> table, FreshRows generator, TrainOptions run, const Rng& stream)
+      : net(network),
+        data(table),
+        draw(std::move(generator)),
+        options(std::move(run)),
+        rng(stream),
+        streams(stream),
+        levels(levels_of(network, options.sigma_sampling)),
+        engine(make_training_step(network, options.objective, options.device, options.precision, options.engine)),
+        adam(network.layout().size(), options.adam),
+        gradient(network.layout().size()) {
+    check_options();
+    if (!fresh()) split_table();
+    set_length();
+    if (options.ema > 0) ema = copy_of(net.parameters());
+    clean = Matrix(options.batch, net.dim());
+    row_losses = Buffer<float>(options.batch);
+    const Index counted = options.sigma_sampling == SigmaSampling::levels ? levels.size() : 0;
+    level_sums = Buffer<double>(counted);
+    level_counts = Buffer<std::int64_t>(counted);
+  }
+
+  Network& net;
+  ConstRows<float> data;  // empty for fresh draws
+  FreshRows draw;
+  TrainOptions options;
+  Rng rng;  // as given: what a checkpoint stores
+  Streams streams;
+  NoiseLevels levels;
+  std::unique_ptr<TrainingEngine> engine;
+  std::unique_ptr<TrainingEngine> valid_engine;  // a tape of its own, so that the training tape's memory stays as it is
+  Adam adam;
+  Buffer<float> gradient;  // (P)
+  Buffer<float> ema;       // (P), or empty
+  Buffer<float> raw;       // (P) the raw weights after use_ema(), empty before
+
+  Index train_count = 0;                 // rows of the table that are trained on
+  std::vector<std::int64_t> valid_rows;  // sorted positions in the table
+  std::optional<Permutation> split;      // of the table: its first places are the validation rows
+  std::optional<Permutation> order;      // of order_epoch
+  std::uint64_t order_epoch = 0;
+
+  std::int64_t total_steps = 0, steps = 0;
+  Matrix clean;  // (B, D)
+  Batch batch;
+  Buffer<float> row_losses;  // (B)
+  double last_loss = 0, last_norm = 0, last_rate = 0;
+  double loss_average = 0;    // sum over steps of (1 - .98) .98^age loss
+  double loss_limit = 0;      // the smoothed loss beyond which the run has diverged; 0: none yet
+  Buffer<double> level_sums;  // (L) of the row losses since the last report, empty with continuous sampling
+  Buffer<std::int64_t> level_counts;
+  std::chrono::steady_clock::time_point begin = std::chrono::steady_clock::now();
+
+  bool fresh() const { return static_cast<bool>(draw); }
+  double smoothed() const { return steps == 0 ? 0 : loss_average / (1 - std::pow(kSmoothing, static_cast<double>(steps))); }
+  std::span<const float> raw_parameters() const { return raw.size() > 0 ? raw.span() : std::as_const(net).parameters(); }
+
+  static Buffer<float> copy_of(std::span<const float> values) {
+    Buffer<float> copy(static_cast<Index>(values.size()));
+    std::copy(values.begin(), values.end(), copy.begin());
+    return copy;
+  }
+
+  void check_options() const {
+    const TrainOptions& o = options;
+    check(o.batch >= 1, "train: batch is ", o.batch, "; give at least 1");
+    check(o.steps >= 0 && o.epochs >= 0, "train: steps is ", o.steps, " and epochs ", o.epochs, "; neither may be negative");
+    check(o.steps == 0 || o.epochs == 0, "train: both steps (", o.steps, ") and epochs (", o.epochs, ") are given; give one");
+    check(std::isfinite(o.learning_rate) && o.learning_rate > 0, "train: learning_rate is ", o.learning_rate,
+          "; give a positive number");
+    check(o.clip_norm >= 0, "train: clip_norm is ", o.clip_norm, "; give 0 (no clipping) or more");
+    check(o.valid_fraction >= 0 && o.valid_fraction < 1, "train: valid_fraction is ", o.valid_fraction,
+          "; give a part of the rows in [0, 1)");
+    check(o.log_every >= 1, "train: log_every is ", o.log_every, "; give at least 1");
+    check(o.max_loss_growth >= 0, "train: max_loss_growth is ", o.max_loss_growth, "; give 0 (no limit) or more");
+    check(o.checkpoint_every >= 0, "train: checkpoint_every is ", o.checkpoint_every, "; give 0 (only at the end) or more");
+    check(o.checkpoint_every == 0 || !o.checkpoint_path.empty(), "train: checkpoint_every is ", o.checkpoint_every,
+          " and there is no checkpoint_path");
+    const auto* sliced = std::get_if<Sliced>(&o.objective);
+    check(sliced == nullptr || (sliced->num_projections >= 1 && sliced->num_projections < Index{1} << 24),
+          "train: num_projections is ", sliced == nullptr ? 0 : sliced->num_projections, "; give 1 to 2^24 - 1");
+    ema_decay(o.ema, o.ema_warmup, 0);
+    schedule_factor(o.schedule, 0, 1);
+    if (!fresh()) return;
+    check(o.steps > 0, "train: fresh draws have no epochs; give steps");
+    check(o.valid_fraction == 0, "train: fresh draws have no rows to keep apart; leave valid_fraction at 0");
+  }
+
+  void split_table() {
+    check_data(net, data);
+    const Index rows = data.rows();
+    if (options.valid_fraction > 0) {
+      const auto count = static_cast<Index>(std::llround(options.valid_fraction * static_cast<double>(rows)));
+      check<DataError>(count >= 1 && count < rows, "train: valid_fraction ", options.valid_fraction, " of ", rows, " rows keeps ",
+                       count, " apart; at least one row must stay on either side");
+      split.emplace(streams.valid, 0, static_cast<std::uint64_t>(rows));
+      for (Index i = 0; i < count; ++i) valid_rows.push_back(static_cast<std::int64_t>((*split)(static_cast<std::uint64_t>(i))));
+      std::sort(valid_rows.begin(), valid_rows.end());
+      valid_engine = make_training_step(net, options.objective, options.device, options.precision, options.engine);
+    }
+    train_count = rows - static_cast<Index>(valid_rows.size());
+  }
+
+  // An epoch is train_count rows; see the file's head.
+  void set_length() {
+    total_steps = options.steps;
+    if (total_steps == 0) {
+      const std::int64_t epochs = options.epochs > 0 ? options.epochs : kChapterEpochs;
+      check(train_count <= std::numeric_limits<std::int64_t>::max() / epochs - options.batch, "train: ", epochs, " epochs of ",
+            train_count, " rows are too many");
+      total_steps = (epochs * train_count + options.batch - 1) / options.batch;
+    }
+    check(total_steps < std::int64_t{1} << 32, "train: ", total_steps, " steps; the random streams hold 2^32");
+  }
+
+  // The row at a place of the endless sequence [epoch 0 | epoch 1 | ...].
+  Index table_row(std::uint64_t place) {
+    const auto n = static_cast<std::uint64_t>(train_count);
+    const std::uint64_t epoch = place / n;
+    if (!order || epoch != order_epoch) {
+      check(epoch < std::uint64_t{1} << 32, "train: epoch ", epoch, "; the random streams hold 2^32");
+      order.emplace(streams.order, static_cast<std::uint32_t>(epoch), n);
+      order_epoch = epoch;
+    }
+    const std::uint64_t row = (*order)(place % n);
+    return static_cast<Index>(split ? (*split)(row + valid_rows.size()) : row);
+  }
+
+  void draw_batch() {
+    const std::uint64_t first = static_cast<std::uint64_t>(steps) * static_cast<std::uint64_t>(options.batch);
+    if (fresh()) {
+      draw(first, clean.view());
+    } else {
+      for (Index b = 0; b < options.batch; ++b) {
+        const auto row = data.row(table_row(first + static_cast<std::uint64_t>(b)));
+        std::copy(row.begin(), row.end(), clean.row(b).begin());
+      }
+    }
+    const PerturbOptions draws{.sampling = options.sigma_sampling, .step = static_cast<std::uint32_t>(steps)};
+    perturb<float>(clean, levels, streams.noise, draws, batch);
+    draw_directions(options.objective, streams.noise, draws, batch);
+  }
+
+  double step() {
+    check(raw.size() == 0, "Trainer::step: use_ema() has ended this run");
+    check(steps < total_steps, "Trainer::step: all ", total_steps, " steps are done");
+    draw_batch();
+    const double loss = engine->loss_and_gradient(std::as_const(net).parameters(), batch, gradient.span(), row_losses.span());
+    const double norm = adam.norm(gradient.span());
+    const double average = kSmoothing * loss_average + (1 - kSmoothing) * loss;
+    check_progress(loss, norm, average / (1 - std::pow(kSmoothing, static_cast<double>(steps + 1))));
+    loss_average = average;
+
+    last_rate = options.learning_rate * schedule_factor(options.schedule, steps, total_steps);
+    adam.update({.learning_rate = last_rate,
+                 .gradient_scale = clip_scale(norm, options.clip_norm),
+                 .ema_decay = options.ema > 0 ? ema_decay(options.ema, options.ema_warmup, steps) : 0},
+                gradient.span(), net.parameters(), ema.span());
+    net.parameters_changed();
+    ++steps;
+    last_loss = loss;
+    last_norm = norm;
+    for (Index b = 0; b < batch.level.size(); ++b) {
+      level_sums[batch.level[b]] += static_cast<double>(row_losses[b]);
+      ++level_counts[batch.level[b]];
+    }
+    return loss;
+  }
+
+  void check_progress(double loss, double norm, double smoothed_loss) {
+    if (!std::isfinite(loss)) diverged(loss, norm, "the loss is not finite");
+    if (!std::isfinite(norm)) diverged(loss, norm, "the gradient is not finite");
+    if (options.max_loss_growth == 0) return;
+    if (loss_limit == 0) {
+      // A network that answers 0 has the denoising loss D/2, at the plain weighting up to D/2 / sigma_min^2: a start below
+      // that (a trained network, a lucky batch) is no measure.
+      const bool plain = std::visit([](const auto& o) { return o.weighting == Weighting::plain; }, options.objective);
+      const double zero = .5 * static_cast<double>(net.dim()) * (plain ? 1 / (levels.min() * levels.min()) : 1);
+      loss_limit = options.max_loss_growth * std::max(std::abs(loss), zero);
+    }
+    if (smoothed_loss > loss_limit) {
+      diverged(loss, norm, "the loss has grown beyond max_loss_growth times its start");
+    }
+  }
+
+  [[noreturn]] void diverged(double loss, double norm, const char* what) const {
+    // The worst row's noise: the first that is not finite, else the largest loss.
+    Index worst = 0;
+    for (Index b = 0; b < options.batch; ++b) {
+      if (!std::isfinite(row_losses[b])) {
+        worst = b;
+        break;
+      }
+      if (row_losses[b] > row_losses[worst]) worst = b;
+    }
+    const std::string where = batch.level.size() > 0 ? join("level ", batch.level[worst], " (sigma ", batch.sigma[worst], ")")
+                                                     : join("sigma ", batch.sigma[worst]);
+    const std::string kept = options.checkpoint_path.empty()
+                                 ? std::string("there is no checkpoint_path to go back to")
+                                 : join("the last checkpoint stays at ", options.checkpoint_path, " if one was written");
+    fail<DivergedError>("train: diverged at step ", steps, ", ", where, ", loss ", loss, ", gradient norm ", norm, ": ", what,
+                        "; ", kept, ". Lower the learning rate (", options.learning_rate,
+                        "), clip gradients (clip_norm) or standardise the data");
+  }
+
+  // In blocks of the batch's size, noise fixed by the row's place among the validation rows.
+  double validation_loss() {
+    const std::span<const float> weights = ema.size() > 0 ? ema.span() : raw_parameters();
+    const auto count = static_cast<Index>(valid_rows.size());
+    double sum = 0;
+    Batch block;
+    for (Index first = 0; first < count; first += options.batch) {
+      Matrix rows(std::min(options.batch, count - first), data.cols());
+      for (Index b = 0; b < rows.rows(); ++b) {
+        const auto row = data.row(valid_rows[static_cast<std::size_t>(first + b)]);
+        std::copy(row.begin(), row.end(), rows.row(b).begin());
+      }
+      const PerturbOptions draws{.sampling = options.sigma_sampling, .first_row = static_cast<std::uint64_t>(first)};
+      perturb<float>(rows, levels, streams.valid_noise, draws, block);
+      draw_directions(options.objective, streams.valid_noise, draws, block);
+      Buffer<float> losses(rows.rows());
+      valid_engine->loss(weights, block, losses.span());
+      for (const float loss : losses) sum += static_cast<double>(loss);
+    }
+    return sum / static_cast<double>(count);
+  }
+
+  // The options that fix a run's numbers, as a checkpoint stores them.
+  Strings settings() const {
+    const TrainOptions& o = options;
+    return {
+        {"train.objective", describe(o.objective)},
+        {"train.batch", join(o.batch)},
+        {"train.learning_rate", join(o.learning_rate)},
+        {"train.schedule", join(o.schedule.kind == LearningRate::cosine ? "cosine" : "constant", ", warm-up ",
+                                o.schedule.warmup_steps, ", floor ", o.schedule.final_fraction)},
+        {"train.adam",
+         join("betas ", o.adam.beta1, " ", o.adam.beta2, ", epsilon ", o.adam.epsilon, ", weight decay ", o.adam.weight_decay)},
+        {"train.clip_norm", join(o.clip_norm)},
+        {"train.ema", join(o.ema, o.ema_warmup ? ", warm-up" : "")},
+        {"train.sigma_sampling", o.sigma_sampling == SigmaSampling::levels ? "levels" : "continuous"},
+        {"train.valid_fraction", join(o.valid_fraction)},
+        {"train.data",
+         fresh() ? std::string("fresh draws") : join(data.rows(), " x ", data.cols(), ", crc32c ", fingerprint(data))},
+    };
+  }
+};
+
+Trainer::Trainer(Network& net, ConstRows<float> data, TrainOptions options, const Rng& rng)
+    : state_(std::make_unique<State>(net, data, nullptr, std::move(options), rng)) {}
+
+Trainer::Trainer(Network& net, FreshRows draw, TrainOptions options, const Rng& rng) {
+  check(static_cast<bool>(draw), "Trainer: the function that draws rows is empty");
+  state_ = std::make_unique<State>(net, ConstRows<float>(), std::move(draw), std::move(options), rng);
+}
+
+Trainer::Trainer(Trainer&&) noexcept = default;
+Trainer::~Trainer() = default;
+
+double Trainer::step() { return state_->step(); }
+
+bool Trainer::run(const TrainingCallback& callback) {
+  State& s = *state_;
+  while (!done()) {
+    if (s.options.cancel != nullptr && s.options.cancel->load(std::memory_order_relaxed)) return false;
+    s.step();
+    const bool save_now = s.options.checkpoint_every > 0 && s.steps % s.options.checkpoint_every == 0;
+    if (!s.options.checkpoint_path.empty() && (save_now || done())) save(s.options.checkpoint_path);
+    const bool log_now = s.steps % s.options.log_every == 0 || done();
+    if (log_now && !callback(report())) return done();
+  }
+  return true;
+}
+
+std::int64_t Trainer::steps_done() const { return state_->steps; }
+std::int64_t Trainer::total_steps() const { return state_->total_steps; }
+std::string_view Trainer::engine() const { return state_->engine->name(); }
+std::span<const std::int64_t> Trainer::validation_rows() const { return state_->valid_rows; }
+
+TrainingStep Trainer::report() {
+  State& s = *state_;
+  TrainingStep r;
+  r.step = s.steps;
+  r.total_steps = s.total_steps;
+  if (s.train_count > 0) {
+    r.epoch = static_cast<double>(s.steps) * static_cast<double>(s.options.batch) / static_cast<double>(s.train_count);
+  }
+  r.loss = s.last_loss;
+  r.smoothed_loss = s.smoothed();
+  r.learning_rate = s.last_rate;
+  r.gradient_norm = s.last_norm;
+  r.has_valid_loss = !s.valid_rows.empty();
+  if (r.has_valid_loss) r.valid_loss = s.validation_loss();
+  for (Index l = 0; l < s.level_sums.size(); ++l) {
+    r.level_losses.push_back(s.level_counts[l] > 0 ? s.level_sums[l] / static_cast<double>(s.level_counts[l])
+                                                   : std::numeric_limits<double>::quiet_NaN());
+    s.level_sums[l] = 0;
+    s.level_counts[l] = 0;
+  }
+  r.engine = std::string(s.engine->name());
+  r.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - s.begin).count();
+  return r;
+}
+
+std::span<const float> Trainer::ema_parameters() const {
+  return state_->ema.size() > 0 ? std::as_const(state_->ema).span() : state_->raw_parameters();
+}
+
+void Trainer::use_ema() {
+  State& s = *state_;
+  if (s.ema.size() == 0 || s.raw.size() > 0) return;
+  s.raw = State::copy_of(s.net.parameters());
+  std::copy(s.ema.begin(), s.ema.end(), s.net.parameters().begin());
+  s.net.parameters_changed();
+}
+
+// ---- Checkpoints
+
+void Trainer::save(const std::string& path) const {
+  const State& s = *state_;
+  const ParameterLayout& layout = s.net.layout();
+  Checkpoint checkpoint = make_checkpoint(s.net);
+  checkpoint.set_parameters("", layout, s.raw_parameters());
+  checkpoint.set_parameters("optim.exp_avg.", layout, s.adam.exp_avg());
+  checkpoint.set_parameters("optim.exp_avg_sq.", layout, s.adam.exp_avg_sq());
+  if (s.ema.size() > 0) checkpoint.set_parameters("ema.", layout, s.ema.span());
+  check_finite(s.raw_parameters(), layout, s.steps, path);
+  check_finite(ema_parameters(), layout, s.steps, path);
+  checkpoint.step = s.steps;
+  checkpoint.rng = s.rng;
+  checkpoint.metadata = s.settings();
+  checkpoint.metadata["engine"] = std::string(s.engine->name());
+  checkpoint.metadata["train.total_steps"] = join(s.total_steps);
+  checkpoint.metadata["train.loss_average"] = join(s.loss_average);
+  checkpoint.metadata["train.loss_limit"] = join(s.loss_limit);
+  if (s.options.annotate) s.options.annotate(checkpoint);
+  write_checkpoint(path, checkpoint);
+}
+
+void Trainer::resume(const std::string& path) {
+  State& s = *state_;
+  const Checkpoint checkpoint = read_checkpoint(path);
+  for (const auto& [key, value] : make_checkpoint(s.net).config) {
+    const auto found = checkpoint.config.find(key);
+    check(found != checkpoint.config.end() && found->second == value, "Trainer::resume: the network's ", key, " is '", value,
+          "' here and '", found == checkpoint.config.end() ? std::string("missing") : found->second, "' in ", path,
+          "; build the network that the file describes (make_network)");
+  }
+  const double average = stored_number(checkpoint, "train.loss_average", path);
+  const double limit = stored_number(checkpoint, "train.loss_limit", path);
+  for (const auto& [key, value] : s.settings()) {
+    const auto found = checkpoint.metadata.find(key);
+    check<ModelFileError>(found != checkpoint.metadata.end(), path, ": the metadata has no '", key, "'");
+    check(found->second == value, "Trainer::resume: ", key.substr(6), " is '", value, "' here and '", found->second, "' in ",
+          path, "; resume with what the run began with, or load the network and start a new run");
+  }
+  check<ModelFileError>(checkpoint.rng.has_value(), path, ": the random stream is missing");
+  check(checkpoint.step <= s.total_steps, "Trainer::resume: ", path, " is at step ", checkpoint.step, " of a run of ",
+        s.total_steps, " steps");
+
+  // Everything is read before anything is changed.
+  const ParameterLayout& layout = s.net.layout();
+  Buffer<float> parameters(layout.size()), exp_avg(layout.size()), exp_avg_sq(layout.size()), ema(s.ema.size());
+  checkpoint.get_parameters("", layout, parameters.span());
+  checkpoint.get_parameters("optim.exp_avg.", layout, exp_avg.span());
+  checkpoint.get_parameters("optim.exp_avg_sq.", layout, exp_avg_sq.span());
+  if (ema.size() > 0) checkpoint.get_parameters("ema.", layout, ema.span());
+
+  s.rng = *checkpoint.rng;
+  s.streams = Streams(s.rng);
+  s.order.reset();
+  if (!s.fresh()) {
+    s.valid_rows.clear();
+    s.split.reset();
+    s.split_table();
+  }
+  s.adam.restore(checkpoint.step, exp_avg.span(), exp_avg_sq.span());
+  std::copy(parameters.begin(), parameters.end(), s.net.parameters().begin());
+  s.net.parameters_changed();
+  s.ema = std::move(ema);
+  s.raw = Buffer<float>();
+  s.steps = checkpoint.step;
+  s.loss_average = average;
+  s.loss_limit = limit;
+  s.begin = std::chrono::steady_clock::now();
+}
+
+// ---- In one call
+
+namespace {
+
+TrainingStep train_with(Trainer trainer, const TrainingCallback& callback) {
+  TrainingStep last;
+  trainer.run([&](const TrainingStep& s) {
+    last = s;
+    return callback(s);
+  });
+  trainer.use_ema();
+  return last.step == trainer.steps_done() ? last : trainer.report();
+}
+
+}  // namespace
+
+TrainingStep train(Network& net, ConstRows<float> data, const TrainOptions& options, const Rng& rng,
+                   const TrainingCallback& callback) {
+  return train_with(Trainer(net, data, options, rng), callback);
+}
+
+TrainingStep train(Network& net, const FreshRows& draw, const TrainOptions& options, const Rng& rng,
+                   const TrainingCallback& callback) {
+  return train_with(Trainer(net, draw, options, rng), callback);
+}
+
+std::vector<double> train_ncsn(Network& model, ConstRows<float> data, const Rng& rng, const TrainNcsnOptions& options,
+                               const EpochCallback& callback) {
+  check(options.num_epochs >= 1, "train_ncsn: num_epochs is ", options.num_epochs, "; give at least 1");
+  check<DataError>(data.rows() >= 1, "train_ncsn: the data has no rows");
+  const Index batch = std::min(options.batch, data.rows());
+  Trainer trainer(model, data, {.epochs = options.num_epochs, .batch = batch, .learning_rate = options.learning_rate, .ema = 0},
+                  rng);
+  std::vector<double> averages;
+  for (std::int64_t epoch = 1; epoch <= options.num_epochs; ++epoch) {
+    const std::int64_t first = trainer.steps_done(), end = (epoch * data.rows() + batch - 1) / batch;
+    double sum = 0;
+    while (trainer.steps_done() < end) sum += trainer.step();
+    averages.push_back(sum / static_cast<double>(end - first));
+    if (callback && !callback(epoch - 1, averages.back())) break;
+  }
+  return averages;
+}
+
+}  // namespace tweedie

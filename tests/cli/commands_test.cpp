@@ -1,0 +1,230 @@
+// Every command's ordinary run, its result on stdout and nothing else there, and the same bytes for the same seed.
+// SPDX-License-Identifier: MIT
+#include <doctest/doctest.h>
+
+#include <cmath>
+
+#include "program.h"
+#include "tweedie/core/files/csv.h"
+#include "tweedie/core/files/npy.h"
+#include "tweedie/core/files/npz.h"
+#include "tweedie/models/datasets.h"
+
+using namespace tweedie::testing;
+using tweedie::Index;
+using tweedie::Matrix;
+using tweedie::Rng;
+
+namespace {
+
+const std::string kTiny = " --width 8 --depth 3 --levels 5 --batch 32 --steps 40";
+
+// A trained model of a table with a real and a whole-number column, made once.
+const Folder& trained() {
+  static const Folder folder;
+  static const bool made = [] {
+    std::string csv = "real,whole\n";
+    for (int i = 0; i < 60; ++i) csv += std::to_string(std::sin(i) * 2) + "," + std::to_string(40 + i % 7) + "\n";
+    write(folder / "train.csv", csv);
+    const Outcome run = tweedie::testing::tweedie(folder, "train train.csv -o m.safetensors --history h.csv" + kTiny);
+    REQUIRE_MESSAGE(run.code == 0, run.err);
+    return true;
+  }();
+  (void)made;
+  return folder;
+}
+
+Outcome run(const std::string& arguments, const RunOptions& options = {}) {
+  return tweedie::testing::tweedie(trained(), arguments, options);
+}
+
+}  // namespace
+
+TEST_CASE("data writes the library's own rows as csv, npy and npz") {
+  const Folder folder;
+  for (const char* file : {"x.csv", "x.npy", "x.npz"}) {
+    const Outcome r = tweedie::testing::tweedie(folder, std::string("data three_gaussians -n 300 --seed 42 -o ") + file);
+    REQUIRE_MESSAGE(r.code == 0, r.err);
+    CHECK(contains(r.out, "300 rows x 2 columns"));
+  }
+  const Matrix expected = tweedie::datasets::three_gaussians(300, Rng{42});
+  const tweedie::MatrixD csv = tweedie::to_matrix(tweedie::read_csv(folder / "x.csv"));
+  const Matrix npy = tweedie::read_npy<float>(folder / "x.npy"), npz = tweedie::NpzFile(folder / "x.npz").read<float>("x");
+  for (Index i = 0; i < expected.size(); ++i) {
+    CHECK(static_cast<float>(csv.data()[i]) == expected.data()[i]);
+    CHECK(npy.data()[i] == expected.data()[i]);
+    CHECK(npz.data()[i] == expected.data()[i]);
+  }
+  const Outcome piped = tweedie::testing::tweedie(folder, "data moons -n 3 -o -");
+  CHECK(tweedie::parse_csv(std::as_bytes(std::span(piped.out)), "stdout").rows == 3);
+}
+
+TEST_CASE("train, with its history and its line of results") {
+  const Outcome r = run("train train.csv -o again.safetensors" + kTiny);
+  REQUIRE_MESSAGE(r.code == 0, r.err);
+  CHECK(contains(r.out, "again.safetensors: step 40, loss "));
+  CHECK(contains(r.out, "tape, cpu "));
+  CHECK(contains(r.out, "seed 42"));
+  CHECK(contains(r.err, "60 rows x 2 columns (6 kept apart)"));
+  const tweedie::Table history = tweedie::read_csv(trained() / "h.csv");
+  CHECK(history.columns[0].numbers.back() == 40);
+  CHECK(history.columns[static_cast<std::size_t>(history.index("valid_loss"))].numbers.back() > 0);
+  CHECK(read(trained() / "again.safetensors") == read(trained() / "m.safetensors"));
+}
+
+TEST_CASE("train: every objective, schedule and way to draw sigma") {
+  for (const char* options : {"--objective explicit", "--objective sliced --projection rademacher --num-projections 2",
+                              "--objective sliced --variance-reduced --projection gaussian --weighting plain",
+                              "--sigma-sampling continuous --schedule constant --ema 0 --clip-norm 0 --weight-decay .1",
+                              "--valid-fraction 0 --warmup 5", "--no-standardise --keep last", "--columns whole"}) {
+    const Outcome r = run(std::string("train train.csv -o other.safetensors --width 8 --levels 4 --steps 4 ") + options);
+    CHECK_MESSAGE(r.code == 0, options, r.err);
+  }
+  const Outcome fresh = run("train builtin:moons -o fresh.safetensors --width 8 --levels 4 --steps 4");
+  CHECK_MESSAGE(fresh.code == 0, fresh.err);
+  const Outcome epochs = run(
+      "train train.csv -o other.safetensors --hidden_dim 8 --num_layers 3 --num_noise_levels 4 --num_epochs 2 --batch_size 27");
+  CHECK_MESSAGE(epochs.code == 0, epochs.err);
+  CHECK(contains(epochs.out, "step 4,"));  // 2 epochs of 54 rows in batches of 27
+}
+
+TEST_CASE("sample repeats names, order and whole numbers, and the first rows for every n") {
+  const Outcome r = run("sample m.safetensors -n 50 --steps-per-level 5 -o s.csv");
+  REQUIRE_MESSAGE(r.code == 0, r.err);
+  CHECK(contains(r.out, "25 evaluations a row"));
+  const tweedie::Table table = tweedie::read_csv(trained() / "s.csv");
+  CHECK(table.header() == std::vector<std::string>{"real", "whole"});
+  REQUIRE(table.rows == 50);
+  for (const double value : table.columns[1].numbers) {
+    CHECK(value == std::floor(value));
+    CHECK(value >= 40);
+    CHECK(value <= 46);
+  }
+  REQUIRE(run("sample m.safetensors -n 20 --steps-per-level 5 -o short.csv").code == 0);
+  const std::string whole = read(trained() / "s.csv"), part = read(trained() / "short.csv");
+  CHECK(whole.compare(0, part.size(), part) == 0);
+}
+
+TEST_CASE("sample: samplers and their options") {
+  for (const char* options : {"--sampler langevin --num-steps 20 --step-size .001 --noise-scale .5 --sigma .1",
+                              "--denoise --levels 9", "--temperature .5 --temperature-mode chapter",
+                              "--step-convention full --step-size-factor .1", "--epsilon 2e-5", "--raw-weights"}) {
+    const Outcome r = run(std::string("sample m.safetensors -n 5 -o o.npy ") + options);
+    CHECK_MESSAGE(r.code == 0, options, r.err);
+  }
+  const Outcome paths =
+      run("sample m.safetensors -n 5 --steps-per-level 10 --trajectory t.npy --save-every 10 --trajectory-rows 3 -o o.csv");
+  REQUIRE_MESSAGE(paths.code == 0, paths.err);
+  CHECK(tweedie::read_npy_array<float>(trained() / "t.npy").shape == std::vector<Index>{6, 3, 2});
+  REQUIRE(run("sample m.safetensors -n 5 --steps-per-level 10 --trajectory t.csv -o o.csv").code == 0);
+  CHECK(tweedie::read_csv(trained() / "t.csv").header() == std::vector<std::string>{"step", "row", "real", "whole"});
+}
+
+TEST_CASE("the same seed gives the same bytes, another seed others; so do 1 and 2 threads") {
+  const std::string sample = "sample m.safetensors -n 600 --steps-per-level 3 -o ";
+  REQUIRE(run(sample + "a.csv --threads 1").code == 0);
+  REQUIRE(run(sample + "b.csv --threads 2").code == 0);
+  REQUIRE(run(sample + "c.csv --seed 7").code == 0);
+  CHECK(read(trained() / "a.csv") == read(trained() / "b.csv"));
+  CHECK(read(trained() / "a.csv") != read(trained() / "c.csv"));
+  const std::string train = "train train.csv --width 16 --steps 12 --levels 5 -o ";
+  REQUIRE(run(train + "a.safetensors --threads 1").code == 0);
+  REQUIRE(run(train + "b.safetensors --threads 2").code == 0);
+  CHECK(read(trained() / "a.safetensors") == read(trained() / "b.safetensors"));
+}
+
+TEST_CASE("eval: distances, copies and the exact score's errors") {
+  REQUIRE(run("sample m.safetensors -n 40 --seed 3 --steps-per-level 5 -o held.csv").code == 0);
+  const Outcome r = run("eval m.safetensors held.csv --train train.csv --steps-per-level 5");
+  REQUIRE_MESSAGE(r.code == 0, r.err);
+  for (const char* part : {"energy distance", "sliced Wasserstein-1", "MMD^2", "KS of whole", "denoising loss", "scaled units"}) {
+    CHECK(contains(r.out, part));
+  }
+  // The training rows as samples: every one is a copy, and the program says so.
+  const Outcome copied = run("eval m.safetensors held.csv --train train.csv --samples train.csv --json");
+  REQUIRE_MESSAGE(copied.code == 0, copied.err);
+  const Json json = Json::parse(copied.out);
+  CHECK(json["energy_ratio"].number == 1);
+  CHECK(json["copies"]["identical"].number == 1);
+  CHECK(json["copies"]["warning"].boolean);
+  CHECK(contains(copied.err, "copies its training data"));
+
+  REQUIRE(run("train builtin:two_mode -o two.safetensors --width 8 --levels 4 --steps 4").code == 0);
+  REQUIRE(run("data two_mode -n 30 -o two.csv").code == 0);
+  const Outcome exact = run("eval two.safetensors two.csv --oracle two_mode --steps-per-level 3 --json");
+  REQUIRE_MESSAGE(exact.code == 0, exact.err);
+  CHECK(Json::parse(exact.out)["score_error"]["levels"].items.size() == 4);
+}
+
+TEST_CASE("every command's --json is one object on stdout and nothing else") {
+  const char* commands[] = {"data moons -n 5 -o j.csv", "train train.csv -o j.safetensors --width 8 --levels 4 --steps 4",
+                            "sample m.safetensors -n 5 --steps-per-level 2 -o j.csv",
+                            "eval m.safetensors train.csv --steps-per-level 2", "info m.safetensors"};
+  for (const char* command : commands) {
+    const Outcome r = run(std::string(command) + " --json");
+    REQUIRE_MESSAGE(r.code == 0, command, r.err);
+    const Json json = Json::parse(r.out);
+    CHECK(json.kind == Json::Kind::object);
+    if (std::string(command).compare(0, 4, "info") != 0) CHECK(json["seed"].number == 42);
+  }
+}
+
+TEST_CASE("info tells columns, scaling and the checksum") {
+  const Outcome r = run("info m.safetensors");
+  REQUIRE_MESSAGE(r.code == 0, r.err);
+  for (const char* part : {"noise_conditional_score_network", "5 from 4 to 0.05", "real", "whole", "integer", "checksum", "ok"}) {
+    CHECK(contains(r.out, part));
+  }
+  const Json json = Json::parse(run("info m.safetensors --json").out);
+  CHECK(json["columns"].items.size() == 2);
+  CHECK(json["columns"].items[1]["kind"].text == "integer");
+  CHECK(json["step"].number == 40);
+}
+
+TEST_CASE("samples on standard output: the rows alone, the messages beside them") {
+  const Outcome r = run("sample m.safetensors -n 7 --steps-per-level 2 -o -");
+  REQUIRE_MESSAGE(r.code == 0, r.err);
+  CHECK(tweedie::parse_csv(std::as_bytes(std::span(r.out)), "stdout").rows == 7);
+  CHECK(contains(r.err, "seed 42"));
+  const Outcome quiet = run("sample m.safetensors -n 7 --steps-per-level 2 -o - --quiet");
+  CHECK(quiet.out == r.out);
+  CHECK(quiet.err.empty());
+}
+
+TEST_CASE("options come from a file; the command line wins") {
+  write(trained() / "options.toml", "steps = 6\nwidth = 8\nlevels = 4\n\n[sample]\nnum-samples = 3\n");
+  const Outcome r = run("train train.csv -o c.safetensors --config options.toml");
+  REQUIRE_MESSAGE(r.code == 0, r.err);
+  CHECK(contains(r.out, "step 6,"));
+  CHECK(contains(run("train train.csv -o c.safetensors --config options.toml --steps 3").out, "step 3,"));
+  write(trained() / "wrong.toml", "stepz = 6\n");
+  CHECK(run("train train.csv -o c.safetensors --config wrong.toml").code == 2);
+}
+
+#ifdef TWEEDIE_HAVE_PLOTS
+TEST_CASE("plot draws every kind") {
+  const char* commands[] = {"plot m.safetensors -o p.png",
+                            "plot m.safetensors -o p.svg --kind samples -n 20 --data train.csv",
+                            "plot train.csv -o p.pdf",
+                            "plot train.csv -o p.png --kind pairs --xlim=-3,3",
+                            "plot h.csv -o p.png",
+                            "plot train.csv -o p.png --kind density --sigma .3",
+                            "plot m.safetensors -o p.png --kind trajectories"};
+  for (const char* command : commands) {
+    const Outcome r = run(command);
+    CHECK_MESSAGE(r.code == 0, command, r.err);
+    CHECK(contains(r.out, "p."));
+  }
+}
+#endif
+
+TEST_CASE("the demo leaves its table, figures and summary") {
+  const Folder folder;
+  const Outcome r = tweedie::testing::tweedie(folder, "demo -o d --steps 4 -n 20");
+  REQUIRE_MESSAGE(r.code == 0, r.err);
+  for (const char* part : {"Score error", "mode weights", "Memorisation", "energy distance", "zero network"})
+    CHECK(contains(r.out, part));
+  const Json json = Json::parse(read(folder / "d/summary.json"));
+  CHECK(json["samples"]["network"]["mode_weights"].items.size() == 3);
+  for (const Json& file : json["files"].items) CHECK_FALSE(read(folder / "d/" + file.text).empty());
+}

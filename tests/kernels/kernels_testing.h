@@ -1,0 +1,81 @@
+// kernels_testing.h - what the kernels' tests share: every dispatch target in turn, data that covers the number range, bits.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstring>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "tweedie/core/parallel.h"
+#include "tweedie/kernels/kernels.h"
+
+namespace tweedie::kernels::testing {
+
+inline constexpr Target kAllTargets[] = {Target::portable, Target::avx2, Target::avx512};
+inline constexpr Index kSizes[] = {0, 1, 3, 16, 17, 64, 65};
+
+template <class T>
+inline constexpr double kUnit = sizeof(T) == 4 ? 0x1p-24 : 0x1p-53;  // u: half the distance of 1 to the next number
+template <class T>
+inline constexpr double kTiny = sizeof(T) == 4 ? 0x1p-126 : 0x1p-1022;
+
+/// Runs body() on every target that this machine has, and says which were not tried.
+template <class Body>
+void on_every_target(Body body) {
+  const Target before = target();
+  for (const Target t : kAllTargets) {
+    if (!available(t)) {
+      std::printf("not tried on this machine: target %s\n", name(t));
+      continue;
+    }
+    set_target(t);
+    const std::string running = name(t);
+    CAPTURE(running);
+    body();
+  }
+  set_target(before);
+}
+
+/// A small generator, so that the tests depend on no other room: uniform in [-1, 1).
+class Uniform {
+ public:
+  explicit Uniform(std::uint64_t seed) : state_(seed * 2654435761u + 88172645463325252u) {}
+  double operator()() {
+    state_ ^= state_ << 13;
+    state_ ^= state_ >> 7;
+    state_ ^= state_ << 17;
+    return static_cast<double>(static_cast<std::int64_t>(state_)) * 0x1p-63;
+  }
+
+ private:
+  std::uint64_t state_;
+};
+
+template <class T>
+std::vector<T> uniform(Index n, std::uint64_t seed) {
+  Uniform next(seed);
+  std::vector<T> x(static_cast<std::size_t>(n));
+  for (T& value : x) value = static_cast<T>(next());
+  return x;
+}
+
+template <class T>
+bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
+  return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
+}
+
+template <class To, class From>
+std::vector<To> converted(const std::vector<From>& x) {
+  return std::vector<To>(x.begin(), x.end());
+}
+
+template <class T>
+inline constexpr T kNaN = std::numeric_limits<T>::quiet_NaN();
+
+}  // namespace tweedie::kernels::testing

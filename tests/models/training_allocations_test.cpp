@@ -1,0 +1,96 @@
+// The steady-state training step allocates nothing: counted over operator new, Eigen's and the C library's allocators.
+// SPDX-License-Identifier: MIT
+#include <doctest/doctest.h>
+
+#include <atomic>
+#include <cstdio>
+#include <memory>
+#include <thread>
+#include <vector>
+
+#include "support/allocation_counter.h"
+#include "tweedie/core/parallel.h"
+#include "tweedie/models/datasets.h"
+#include "tweedie/models/score_network.h"
+#include "tweedie/models/trainer.h"
+
+using namespace tweedie;
+
+namespace {
+
+struct Run {
+  Run(TrainOptions options, Index hidden_dim)
+      : rng(1),
+        net({.data_dim = 2, .hidden_dim = hidden_dim}, rng.split()),
+        data(datasets::three_gaussians(300, Rng{42})),
+        trainer(net, data, with_steps(options), rng.split()) {}
+  static TrainOptions with_steps(TrainOptions options) {
+    options.steps = 100;
+    return options;
+  }
+  void steps(int count) {
+    for (int i = 0; i < count; ++i) trainer.step();
+  }
+
+  Rng rng;
+  ScoreNetwork net;
+  Matrix data;
+  Trainer trainer;
+};
+
+// A kernel keeps packing memory for each thread, from the thread's first product on. Which thread gets which task is chance, so
+// every one is given a run of its own first: a task waits until all have begun, each in another thread.
+void start_every_thread(int count, const TrainOptions& options, Index hidden_dim) {
+  std::atomic<Index> begun{0};
+  parallel_for(count, 1, [&](Index begin, Index end) {
+    begun += end - begin;
+    while (begun < count) std::this_thread::yield();
+    Run(options, hidden_dim).steps(1);
+  });
+}
+
+// Allocations of 20 steps, after 5 in which the buffers come to be. Rows of 300 and batches of 64: every epoch's boundary falls
+// inside a batch, several within the counted steps.
+long allocations_of(int count, const TrainOptions& options, Index hidden_dim) {
+  start_every_thread(count, options, hidden_dim);
+  Run run(options, hidden_dim);
+  const test::AllocationCounter first;
+  run.steps(5);
+  CHECK(first.count() > 100);  // the tape's memory: the counter looks at the right thing
+  const test::AllocationCounter counter;
+  run.steps(20);
+  return counter.count();
+}
+
+}  // namespace
+
+TEST_CASE("the counter sees operator new, malloc and aligned memory") {
+  if (!test::kCountsAllocations) {
+    std::puts("skipped: a sanitizer brings its own allocator, allocations are not counted");
+    return;
+  }
+  const test::AllocationCounter counter;
+  {
+    const auto number = std::make_unique<int>(3);
+    const Buffer<float> buffer(100);
+    std::vector<double> vector(10);
+    CHECK(counter.count() >= 2 + (vector[3] == 0 && *number == 3));
+  }
+}
+
+TEST_CASE("a training step in its steady state allocates nothing") {
+  if (!test::kCountsAllocations) {
+    std::puts("skipped: a sanitizer brings its own allocator, allocations are not counted");
+    return;
+  }
+  for (const int count : {1, 2, 4}) {
+    CAPTURE(count);
+    set_threads(count);
+    CHECK(allocations_of(count, {.batch = 64}, 32) == 0);
+    CHECK(allocations_of(count, {.batch = 512, .clip_norm = 1, .ema = .999, .valid_fraction = .1}, 256) == 0);
+    CHECK(allocations_of(count, {.batch = 64, .sigma_sampling = SigmaSampling::continuous}, 32) == 0);
+    CHECK(allocations_of(count, {.objective = Sliced{.num_projections = 2}, .batch = 64}, 32) == 0);
+    CHECK(allocations_of(count, {.objective = Denoising{Weighting::plain}, .batch = 64}, 32) == 0);
+  }
+  set_threads(0);
+}
