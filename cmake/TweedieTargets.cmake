@@ -48,6 +48,12 @@ target_compile_definitions(tweedie PRIVATE TWEEDIE_BUILDING)
 target_include_directories(tweedie PUBLIC $<BUILD_INTERFACE:${TWEEDIE_INCLUDE_ROOT}> $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
 target_link_libraries(tweedie PUBLIC Eigen3::Eigen PRIVATE Threads::Threads $<BUILD_INTERFACE:tweedie_warnings>)
 
+# What a shared library shows: tweedie's own names. Hidden visibility does not reach instances of the standard library's templates.
+if(BUILD_SHARED_LIBS AND NOT APPLE AND NOT WIN32)
+  target_link_options(tweedie PRIVATE -Wl,--version-script=${PROJECT_SOURCE_DIR}/cmake/tweedie.map)
+  set_property(TARGET tweedie APPEND PROPERTY LINK_DEPENDS ${PROJECT_SOURCE_DIR}/cmake/tweedie.map)
+endif()
+
 # Files that need flags of their own. Each *_avx2.cpp / *_avx512.cpp includes nothing of Eigen or the STL.
 foreach(source IN LISTS TWEEDIE_SOURCES)
   if(NOT CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
