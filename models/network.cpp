@@ -12,6 +12,9 @@ Network::Network(ParameterLayout layout) : layout_(std::move(layout)), parameter
 
 Network::~Network() = default;
 
+Var Network::log_variance(Tape&, std::span<const Var>, const NoiseInput<float>&) const { return {}; }
+VarD Network::log_variance(TapeD&, std::span<const VarD>, const NoiseInput<double>&) const { return {}; }
+
 template <class S>
 std::vector<VarX<S>> parameter_vars(TapeX<S>& tape, const ParameterLayout& layout, const S* flat) {
   std::vector<VarX<S>> vars;

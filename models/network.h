@@ -29,11 +29,14 @@ namespace tweedie {
 /// Names and values as a file's metadata holds them.
 using Strings = std::map<std::string, std::string, std::less<>>;
 
-/// The noise of a batch as a network on the tape takes it.
+/// The noise of a batch as a network on the tape takes it, and what a conditional network is conditioned on.
 template <class S>
 struct NoiseInput {
-  std::span<const S> sigma;               // (B)
-  std::span<const std::int32_t> level{};  // (B), index into levels(), or empty: the network goes by sigma alone
+  std::span<const S> sigma;                 // (B)
+  std::span<const std::int32_t> level{};    // (B), index into levels(), or empty: the network goes by sigma alone
+  std::span<const std::int32_t> labels{};   // (B) class labels, or empty
+  ConstRows<S> covariates{};                // (B, C), or empty
+  std::span<const std::int32_t> dropped{};  // (B): not 0 where the row goes without its condition; empty: nowhere
 };
 
 /// Anything with parameters that answers for a score. Training touches it by this interface alone.
@@ -58,8 +61,17 @@ class TWEEDIE_API Network : public ScoreModel {
   virtual Var scaled_score(Tape& tape, std::span<const Var> parameters, Var x, const NoiseInput<float>& noise) const = 0;
   virtual VarD scaled_score(TapeD& tape, std::span<const VarD> parameters, VarD x, const NoiseInput<double>& noise) const = 0;
 
+  /// u(sigma), (B, 1): the learned logarithm of the loss's variance at each row's noise, of networks that were built with it
+  /// [Karras et al. 2024, Eq. 14-15]; "none" otherwise. It serves training alone.
+  virtual Var log_variance(Tape& tape, std::span<const Var> parameters, const NoiseInput<float>& noise) const;
+  virtual VarD log_variance(TapeD& tape, std::span<const VarD> parameters, const NoiseInput<double>& noise) const;
+
   /// The discrete levels the network is built for, or nullptr if it takes any sigma alike.
   virtual const NoiseLevels* levels() const { return nullptr; }
+
+  /// How many class labels (0 .. num_classes() - 1) and columns of covariates it is conditioned on; 0 for none.
+  virtual Index num_classes() const { return 0; }
+  virtual Index covariate_dim() const { return 0; }
 
   /// What a checkpoint stores to build the same network again, as flat strings (config.<name>); name() tells the kind.
   virtual Strings config() const = 0;

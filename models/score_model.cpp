@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "tweedie/models/score_model.h"
 
+#include <algorithm>
 #include <limits>
 #include <utility>
 #include <vector>
@@ -15,6 +16,36 @@ void ScoreModel::log_density(ConstRows<double>, std::span<const double>, const C
   fail(name(),
        ": this model knows its score, not its density; use an exact mixture (GaussianMixture, EmpiricalMixture), or "
        "integrate the score with the probability-flow log-density");
+}
+
+void ScoreModel::jvp(ConstRows<double>, std::span<const double>, const Condition*, ConstRows<double>, Rows<double>,
+                     Rows<double>) const {
+  fail(name(),
+       ": this model cannot differentiate its score (jvp); use a network or an exact mixture, or give FunctionScore the "
+       "derivative as its third argument");
+}
+
+void ScoreModel::vjp(ConstRows<double>, std::span<const double>, const Condition*, ConstRows<double>, Rows<double>,
+                     Rows<double>) const {
+  fail(name(),
+       ": this model cannot differentiate its score (vjp); use a network or an exact mixture, or a method without the "
+       "score's derivative (RePaint imputation)");
+}
+
+void ScoreModel::divergence(ConstRows<double> y, std::span<const double> sigma, const Condition* condition, Rows<double> score,
+                            std::span<double> out) const {
+  check(static_cast<Index>(out.size()) == y.rows(), name(), ": divergence has room for ", out.size(), " values, y has ", y.rows(),
+        " rows");
+  MatrixD v(y.rows(), y.cols()), product(y.rows(), y.cols());
+  std::fill(out.begin(), out.end(), 0.);
+  for (Index d = 0; d < y.cols(); ++d) {
+    for (Index b = 0; b < y.rows(); ++b) {
+      std::fill(v.row(b).begin(), v.row(b).end(), 0.);
+      v(b, d) = 1;
+    }
+    jvp(y, sigma, condition, v, score, product);
+    for (Index b = 0; b < y.rows(); ++b) out[static_cast<std::size_t>(b)] += product(b, d);
+  }
 }
 
 template <class S>
@@ -36,7 +67,8 @@ void ScoreModel::check_arguments(ConstRows<S> y, std::span<const S> sigma, const
 template void ScoreModel::check_arguments(ConstRows<float>, std::span<const float>, const Condition*, Rows<float>) const;
 template void ScoreModel::check_arguments(ConstRows<double>, std::span<const double>, const Condition*, Rows<double>) const;
 
-FunctionScore::FunctionScore(Index dim, Function function) : dim_(dim), function_(std::move(function)) {
+FunctionScore::FunctionScore(Index dim, Function function, Derivative derivative)
+    : dim_(dim), function_(std::move(function)), derivative_(std::move(derivative)) {
   check(dim >= 1, "FunctionScore: dimension ", dim, " must be at least 1");
   check(function_ != nullptr, "FunctionScore: the function is empty");
 }
@@ -59,6 +91,15 @@ void FunctionScore::score(ConstRows<double> y, std::span<const double> sigma, co
   check_arguments(y, sigma, condition, out);
   const MatrixD copy(y);  // `out` may be y, which the function need not know
   function_(copy, sigma, out);
+}
+
+void FunctionScore::jvp(ConstRows<double> y, std::span<const double> sigma, const Condition* condition, ConstRows<double> v,
+                        Rows<double> score, Rows<double> out) const {
+  if (!derivative_) return ScoreModel::jvp(y, sigma, condition, v, score, out);
+  this->score(y, sigma, condition, score);
+  check(v.rows() == y.rows() && v.cols() == y.cols() && out.rows() == y.rows() && out.cols() == y.cols(), name(), ": jvp with v ",
+        shape(v), " and out ", shape(out), ", y is ", shape(y), "; give them the same shape");
+  derivative_(y, sigma, v, out);
 }
 
 }  // namespace tweedie

@@ -14,7 +14,8 @@
 
 namespace tweedie {
 
-/// What a conditional model is conditioned on: one entry for all rows, or one per row. Empty parts are absent.
+/// What a conditional model is conditioned on: one entry for all rows, or one per row. Empty parts are absent. A conditional
+/// model that is given no condition (nullptr) answers with its unconditional score, if it was trained to have one.
 struct Condition {
   std::span<const std::int32_t> labels;  // 1 or B class labels
   ConstRows<float> covariates;           // (1 or B, C)
@@ -41,6 +42,21 @@ class TWEEDIE_API ScoreModel {
   virtual void log_density(ConstRows<double> y, std::span<const double> sigma, const Condition* condition,
                            std::span<double> out) const;
 
+  // Derivatives of the score, J(b) = ds(y_b)/dy_b (D, D); in double only, since likelihoods and posterior samplers run there.
+  // Capabilities like log_density(): the defaults throw UsageError and name what to use instead.
+
+  /// score = s(y) and out(b, :) = J(b) v(b, :). All (B, D); score and out overlap nothing else.
+  virtual bool has_jvp() const { return false; }
+  virtual void jvp(ConstRows<double> y, std::span<const double> sigma, const Condition* condition, ConstRows<double> v,
+                   Rows<double> score, Rows<double> out) const;
+  /// score = s(y) and out(b, :) = J(b)^T v(b, :). A score that is a gradient has a symmetric J; a network's need not be.
+  virtual bool has_vjp() const { return false; }
+  virtual void vjp(ConstRows<double> y, std::span<const double> sigma, const Condition* condition, ConstRows<double> v,
+                   Rows<double> score, Rows<double> out) const;
+  /// score = s(y) and out[b] = tr J(b), exact. The default takes D products jvp().
+  virtual void divergence(ConstRows<double> y, std::span<const double> sigma, const Condition* condition, Rows<double> score,
+                          std::span<double> out) const;
+
   /// A short name for messages and reports.
   virtual const char* name() const = 0;
 
@@ -56,17 +72,24 @@ class TWEEDIE_API ScoreModel {
 class TWEEDIE_API FunctionScore final : public ScoreModel {
  public:
   using Function = std::function<void(ConstRows<double> y, std::span<const double> sigma, Rows<double> out)>;
-  FunctionScore(Index dim, Function function);
+  /// out = J(y) v, row by row, for likelihoods (jvp); may be absent.
+  using Derivative =
+      std::function<void(ConstRows<double> y, std::span<const double> sigma, ConstRows<double> v, Rows<double> out)>;
+  FunctionScore(Index dim, Function function, Derivative derivative = nullptr);
   ~FunctionScore() override;
 
   Index dim() const override { return dim_; }
   void score(ConstRows<float> y, std::span<const float> sigma, const Condition* condition, Rows<float> out) const override;
   void score(ConstRows<double> y, std::span<const double> sigma, const Condition* condition, Rows<double> out) const override;
+  bool has_jvp() const override { return derivative_ != nullptr; }
+  void jvp(ConstRows<double> y, std::span<const double> sigma, const Condition* condition, ConstRows<double> v,
+           Rows<double> score, Rows<double> out) const override;
   const char* name() const override { return "function"; }
 
  private:
   Index dim_;
   Function function_;
+  Derivative derivative_;
 };
 
 }  // namespace tweedie

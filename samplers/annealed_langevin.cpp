@@ -49,23 +49,16 @@ template <class S>
 SamplesX<S> anneal(const ScoreModel& model, const NoiseLevels& levels, MatrixX<S> x, const AnnealedLangevinOptions& options,
                    const Rng& rng) {
   check_options(options);
-  double largest = levels.max();
-  for (Index r = 0; r < x.rows(); ++r) {
-    for (const S v : x.row(r)) {
-      check(std::isfinite(v), "annealed_langevin: row ", r, " of x_init is not finite");
-      largest = std::max(largest, std::abs(static_cast<double>(v)));
-    }
-  }
+  const double largest = std::max(levels.max(), detail::largest_entry<S>(x, "annealed_langevin"));
   SamplesX<S> samples{std::move(x), 0, {}, {}};
-  const detail::ChainOptions chain{.sampler = "annealed_langevin",
-                                   .save_every = options.save_every,
-                                   .trajectory_rows = options.trajectory_rows,
-                                   .chunk_rows = options.chunk_rows,
-                                   .denoise = options.denoise,
-                                   .bound = 1e6 * largest,
-                                   .remedy = "use a smaller step_size_factor or temperature, or train the model further",
-                                   .progress = &options.progress};
-  detail::run_chain(model, chain_levels(levels, options), chain, rng, samples);
+  const detail::RunOptions run{.sampler = "annealed_langevin",
+                               .save_every = options.save_every,
+                               .trajectory_rows = options.trajectory_rows,
+                               .chunk_rows = options.chunk_rows,
+                               .bound = 1e6 * largest,
+                               .remedy = "use a smaller step_size_factor or temperature, or train the model further",
+                               .progress = &options.progress};
+  detail::run_chain(model, chain_levels(levels, options), options.denoise, run, rng, samples);
   return samples;
 }
 
@@ -82,11 +75,7 @@ TemperatureMode temperature_mode(std::string_view name) {
 Samples annealed_langevin(const ScoreModel& model, const NoiseLevels& levels, const AnnealedLangevinOptions& options,
                           const Rng& rng) {
   check_options(options);
-  Matrix x(options.samples, model.dim());
-  rng.normals<float>(Purpose::prior, 0, 0, x);
-  const float sigma = static_cast<float>(levels.max());
-  for (Index i = 0; i < x.size(); ++i) x.data()[i] *= sigma;
-  return anneal(model, levels, std::move(x), options, rng);
+  return anneal(model, levels, detail::prior_draw<float>(options.samples, model.dim(), levels.max(), rng), options, rng);
 }
 
 Samples annealed_langevin(const ScoreModel& model, const NoiseLevels& levels, ConstRows<float> x_init,

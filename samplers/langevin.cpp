@@ -12,15 +12,9 @@ namespace {
 
 template <class S>
 SamplesX<S> dynamics(const ScoreModel& model, double sigma, ConstRows<S> x_init, const LangevinOptions& options, const Rng& rng) {
-  double largest = std::max(1., sigma);
-  for (Index r = 0; r < x_init.rows(); ++r) {
-    for (const S x : x_init.row(r)) {
-      check(std::isfinite(x), "langevin_dynamics: row ", r, " of x_init is not finite");
-      largest = std::max(largest, std::abs(static_cast<double>(x)));
-    }
-  }
+  const double largest = std::max({1., sigma, detail::largest_entry(x_init, "langevin_dynamics")});
   SamplesX<S> samples{MatrixX<S>(x_init), 0, {}, {}};
-  const detail::ChainOptions chain{
+  const detail::RunOptions run{
       .sampler = "langevin_dynamics",
       .save_every = options.save_every,
       .trajectory_rows = options.trajectory_rows,
@@ -32,7 +26,7 @@ SamplesX<S> dynamics(const ScoreModel& model, double sigma, ConstRows<S> x_init,
   check(options.noise_scale >= 0, "langevin_dynamics: noise_scale = ", options.noise_scale, " must not be negative");
   detail::run_chain(model,
                     {detail::chain_level(sigma, options.num_steps, options.step_size, options.convention, options.noise_scale)},
-                    chain, rng, samples);
+                    false, run, rng, samples);
   return samples;
 }
 
