@@ -125,6 +125,75 @@ void EmpiricalMixture::score(ConstRows<double> y, std::span<const double> sigma,
   exact_score(data_, y, sigma, condition, out);
 }
 
+// Writes the score, then use(weight function, level, first, count): each_point(f) calls f(w_i, x_i - mean) for every point, the
+// weights adding up to 1. The mean comes from a first pass: |x - y|^2 in place of |x - mean|^2 would cancel far from the points.
+template <class Use>
+void EmpiricalMixture::second_pass(ConstRows<double> y, std::span<const double> sigma, Rows<double> score, const Use& use) const {
+  const auto d = static_cast<std::size_t>(dim());
+  evaluate(data_, y, sigma, [&](const Group<double>& group, double level, Index first, Index count) {
+    std::vector<Lanes<double>> mean(d), apart(d);
+    for (std::size_t j = 0; j < d; ++j) {
+      mean[j] = group.sum_offset[j] / group.sum;
+      detail::store_column<double>(mean[j] / (level * level), 0, static_cast<Index>(j), score.middle_rows(first, count));
+    }
+    const auto each_point = [&](const auto& f) {
+      for (Index i = 0; i < points(); ++i) {
+        Lanes<double> square{};
+        for (std::size_t j = 0; j < d; ++j) {
+          const Lanes<double> offset = data_(i, static_cast<Index>(j)) - group.y[j];
+          square += offset * offset;
+          apart[j] = offset - mean[j];
+        }
+        f(detail::exp_nonpositive(-.5 / (level * level) * square - group.top) / group.sum, apart.data());
+      }
+    };
+    use(each_point, level, first, count);
+  });
+}
+
+void EmpiricalMixture::jvp(ConstRows<double> y, std::span<const double> sigma, const Condition* condition, ConstRows<double> v,
+                           Rows<double> score, Rows<double> out) const {
+  check_derivative(y, sigma, condition, v, score, out);
+  second_pass(y, sigma, score, [&](const auto& each_point, double level, Index first, Index count) {
+    const Index d = dim();
+    std::vector<Lanes<double>> at(static_cast<std::size_t>(d)), sum(static_cast<std::size_t>(d), Lanes<double>{});
+    for (Index j = 0; j < d; ++j) at[static_cast<std::size_t>(j)] = detail::load_column(v, first, j);
+    each_point([&](Lanes<double> weight, const Lanes<double>* apart) {
+      Lanes<double> along{};
+      for (std::size_t j = 0; j < at.size(); ++j) along += apart[j] * at[j];
+      along *= weight;
+      for (std::size_t j = 0; j < at.size(); ++j) sum[j] += along * apart[j];
+    });
+    const double variance = level * level;
+    for (Index j = 0; j < d; ++j) {
+      const auto c = static_cast<std::size_t>(j);
+      detail::store_column<double>((sum[c] / variance - at[c]) / variance, 0, j, out.middle_rows(first, count));
+    }
+  });
+}
+
+void EmpiricalMixture::vjp(ConstRows<double> y, std::span<const double> sigma, const Condition* condition, ConstRows<double> v,
+                           Rows<double> score, Rows<double> out) const {
+  jvp(y, sigma, condition, v, score, out);  // the Hessian is symmetric
+}
+
+void EmpiricalMixture::divergence(ConstRows<double> y, std::span<const double> sigma, const Condition* condition,
+                                  Rows<double> score, std::span<double> out) const {
+  check_arguments(y, sigma, condition, score);
+  check(static_cast<Index>(out.size()) == y.rows(), "EmpiricalMixture::divergence: out has ", out.size(), " entries for ",
+        y.rows(), " rows");
+  second_pass(y, sigma, score, [&](const auto& each_point, double level, Index first, Index count) {
+    Lanes<double> sum{};
+    each_point([&](Lanes<double> weight, const Lanes<double>* apart) {
+      for (Index j = 0; j < dim(); ++j) sum += weight * apart[j] * apart[j];
+    });
+    const double variance = level * level;
+    for (Index i = 0; i < count; ++i) {
+      out[static_cast<std::size_t>(first + i)] = (sum[i] / variance - static_cast<double>(dim())) / variance;
+    }
+  });
+}
+
 void EmpiricalMixture::log_density(ConstRows<double> y, std::span<const double> sigma, const Condition* condition,
                                    std::span<double> out) const {
   MatrixD unused(y.rows(), dim());

@@ -29,11 +29,23 @@ class TWEEDIE_API EmpiricalMixture final : public ScoreModel {
   bool has_log_density() const override { return true; }
   void log_density(ConstRows<double> y, std::span<const double> sigma, const Condition* condition,
                    std::span<double> out) const override;
+  // The Hessian Cov_r[x] / sigma^4 - I / sigma^2 of log p_sigma, Cov_r the covariance of the points under the weights r_i; a
+  // second pass over the points. It is symmetric, so vjp is jvp.
+  bool has_jvp() const override { return true; }
+  void jvp(ConstRows<double> y, std::span<const double> sigma, const Condition* condition, ConstRows<double> v,
+           Rows<double> score, Rows<double> out) const override;
+  bool has_vjp() const override { return true; }
+  void vjp(ConstRows<double> y, std::span<const double> sigma, const Condition* condition, ConstRows<double> v,
+           Rows<double> score, Rows<double> out) const override;
+  void divergence(ConstRows<double> y, std::span<const double> sigma, const Condition* condition, Rows<double> score,
+                  std::span<double> out) const override;
   const char* name() const override { return "empirical mixture"; }
 
  private:
   template <class S, class Emit>
   void evaluate(const MatrixX<S>& data, ConstRows<S> y, std::span<const S> sigma, const Emit& emit) const;
+  template <class Use>
+  void second_pass(ConstRows<double> y, std::span<const double> sigma, Rows<double> score, const Use& use) const;
   template <class S>
   void exact_score(const MatrixX<S>& data, ConstRows<S> y, std::span<const S> sigma, const Condition* condition,
                    Rows<S> out) const;

@@ -204,6 +204,7 @@ struct Group {
         gradient(static_cast<std::size_t>(count * dim)) {}
   std::vector<Lanes<S>> y, difference, score, term, gradient;
   Lanes<S> top, sum;
+  const S* precision = nullptr;  // (K, D) at the group's sigma
 };
 
 // kDim is the dimension where the compiler shall unroll it, 0 otherwise.
@@ -263,6 +264,7 @@ void GaussianMixture::evaluate(ConstRows<S> y, std::span<const S> sigma, const E
     const ConstRows<S> rows = y.middle_rows(begin, end - begin);
     parallel_for(rows.rows(), kParallelRows, [&](Index from, Index to) {
       Group<S> group(count, d);
+      group.precision = noised.precision.data();
       for (Index first = from; first < to; first += kLanes<S>) {
         for (Index j = 0; j < d; ++j) group.y[static_cast<std::size_t>(j)] = detail::load_column(rows, first, j);
         kernel(count, d, noised.log_weight.data(), noised.precision.data(), components_shape.means.data(),
@@ -298,6 +300,68 @@ void GaussianMixture::log_density(ConstRows<double> y, std::span<const double> s
         y.rows(), " rows");
   evaluate(y, sigma, [&](const Group<double>& group, Index first, Index count) {
     for (Index i = 0; i < count; ++i) out[static_cast<std::size_t>(first + i)] = group.top[i] + std::log(group.sum[i]);
+  });
+}
+
+// ---- derivatives of the score: H = sum_k r_k [(g_k - s)(g_k - s)^T - P_k],  P_k = (C_k + sigma^2 I)^-1,  g_k = P_k (m_k - y)
+// ---- Written with g_k - s instead of sum_k r_k g_k g_k^T - s s^T, which cancels where |s| is large.
+
+void GaussianMixture::jvp(ConstRows<double> y, std::span<const double> sigma, const Condition* condition, ConstRows<double> v,
+                          Rows<double> score, Rows<double> out) const {
+  check_derivative(y, sigma, condition, v, score, out);
+  const Index d = dim();
+  const double* const axes = double_shape_.axes.data();
+  evaluate(y, sigma, [&](const Group<double>& group, Index first, Index count) {
+    std::vector<Lanes<double>> direction(static_cast<std::size_t>(d)), product(static_cast<std::size_t>(d), Lanes<double>{});
+    Lanes<double>*const at = direction.data(), *const sum = product.data();
+    for (Index j = 0; j < d; ++j) at[j] = detail::load_column(v, first, j);
+    for (Index k = 0; k < components(); ++k) {
+      const Lanes<double>* const gradient = group.gradient.data() + k * d;
+      const Lanes<double> weight = group.term[static_cast<std::size_t>(k)] / group.sum;
+      Lanes<double> along{};
+      for (Index j = 0; j < d; ++j) along += (gradient[j] - group.score[static_cast<std::size_t>(j)]) * at[j];
+      for (Index j = 0; j < d; ++j) sum[j] += weight * along * (gradient[j] - group.score[static_cast<std::size_t>(j)]);
+      for (Index a = 0; a < d; ++a) {
+        const double* const axis = axes + (k * d + a) * d;
+        Lanes<double> z{};
+        for (Index j = 0; j < d; ++j) z += axis[j] * at[j];
+        z *= weight * group.precision[k * d + a];
+        for (Index j = 0; j < d; ++j) sum[j] -= axis[j] * z;
+      }
+    }
+    for (Index j = 0; j < d; ++j) {
+      detail::store_column<double>(group.score[static_cast<std::size_t>(j)], 0, j, score.middle_rows(first, count));
+      detail::store_column<double>(sum[j], 0, j, out.middle_rows(first, count));
+    }
+  });
+}
+
+void GaussianMixture::vjp(ConstRows<double> y, std::span<const double> sigma, const Condition* condition, ConstRows<double> v,
+                          Rows<double> score, Rows<double> out) const {
+  jvp(y, sigma, condition, v, score, out);  // H is symmetric
+}
+
+void GaussianMixture::divergence(ConstRows<double> y, std::span<const double> sigma, const Condition* condition,
+                                 Rows<double> score, std::span<double> out) const {
+  check_arguments(y, sigma, condition, score);
+  check(static_cast<Index>(out.size()) == y.rows(), "GaussianMixture::divergence: out has ", out.size(), " entries for ",
+        y.rows(), " rows");
+  const Index d = dim();
+  evaluate(y, sigma, [&](const Group<double>& group, Index first, Index count) {
+    Lanes<double> trace{};
+    for (Index k = 0; k < components(); ++k) {
+      Lanes<double> part{};
+      for (Index j = 0; j < d; ++j) {
+        const Lanes<double> apart =
+            group.gradient[static_cast<std::size_t>(k * d + j)] - group.score[static_cast<std::size_t>(j)];
+        part += apart * apart - group.precision[k * d + j];
+      }
+      trace += group.term[static_cast<std::size_t>(k)] / group.sum * part;
+    }
+    for (Index j = 0; j < d; ++j) {
+      detail::store_column<double>(group.score[static_cast<std::size_t>(j)], 0, j, score.middle_rows(first, count));
+    }
+    for (Index i = 0; i < count; ++i) out[static_cast<std::size_t>(first + i)] = trace[i];
   });
 }
 
@@ -354,6 +418,29 @@ GaussianMixture GaussianMixture::noised(double alpha, double sigma) const {
   return GaussianMixture(weights_, std::move(means), std::move(covariances));
 }
 
+GaussianMixture GaussianMixture::marginal(std::span<const Index> columns) const {
+  const Index count = static_cast<Index>(columns.size());
+  check(count >= 1, "GaussianMixture::marginal: no columns; give at least one");
+  for (Index i = 0; i < count; ++i) {
+    const Index column = columns[static_cast<std::size_t>(i)];
+    check(column >= 0 && column < dim(), "GaussianMixture::marginal: column ", column, " of ", dim());
+    for (Index j = 0; j < i; ++j) {
+      check(columns[static_cast<std::size_t>(j)] != column, "GaussianMixture::marginal: column ", column, " is named twice");
+    }
+  }
+  MatrixD means(components(), count);
+  std::vector<MatrixD> covariances;
+  for (Index k = 0; k < components(); ++k) {
+    MatrixD& c = covariances.emplace_back(count, count);
+    for (Index i = 0; i < count; ++i) {
+      const Index from = columns[static_cast<std::size_t>(i)];
+      means(k, i) = means_(k, from);
+      for (Index j = 0; j < count; ++j) c(i, j) = covariance(k)(from, columns[static_cast<std::size_t>(j)]);
+    }
+  }
+  return GaussianMixture(weights_, std::move(means), std::move(covariances));
+}
+
 Matrix GaussianMixture::sample(Index n, const Rng& rng) const {
   check(n >= 0, "GaussianMixture::sample: n = ", n, " is negative");
   const Index d = dim(), last = components() - 1;
@@ -377,104 +464,5 @@ Matrix GaussianMixture::sample(Index n, const Rng& rng) const {
   });
   return out;
 }
-
-// ---- Fisher information ----
-
-// sum_k w_k int N(z; 0, I) |s(m_k + U_k sqrt(l_k + sigma^2) z)|^2 dz by the trapezoidal rule on [-9, 9]^D, D <= 2. The rule
-// converges exponentially for an analytic integrand that has vanished at the ends [Trefethen & Weideman 2014]; what is cut off is
-// < 1e-17.
-double GaussianMixture::quadrature(double sigma, double step) const {
-  const Index d = dim(), half = static_cast<Index>(9 / step), side = 2 * half + 1, points = d == 1 ? side : side * side;
-  double total = 0;
-  for (Index k = 0; k < components(); ++k) {
-    total += weights_[static_cast<std::size_t>(k)] * parallel_sum(points, [&](Index begin, Index end) {
-               MatrixD y(end - begin, d);
-               std::vector<double> mass(static_cast<std::size_t>(end - begin), 1.);
-               for (Index p = begin; p < end; ++p) {
-                 Index rest = p;
-                 for (Index j = 0; j < d; ++j) y(p - begin, j) = means_(k, j);
-                 for (Index axis = 0; axis < d; ++axis, rest /= side) {
-                   const double z = step * static_cast<double>(rest % side - half);
-                   mass[static_cast<std::size_t>(p - begin)] *= step * std::exp(-.5 * z * z) / std::sqrt(2 * std::numbers::pi);
-                   const double deviation = std::sqrt(variances_[static_cast<std::size_t>(k * d + axis)] + sigma * sigma);
-                   for (Index j = 0; j < d; ++j) {
-                     y(p - begin, j) += z * deviation * double_shape_.axes[static_cast<std::size_t>((k * d + axis) * d + j)];
-                   }
-                 }
-               }
-               const MatrixD s = score(y, sigma);
-               double sum = 0;
-               for (Index r = 0; r < s.rows(); ++r) {
-                 for (Index j = 0; j < d; ++j) sum += mass[static_cast<std::size_t>(r)] * s(r, j) * s(r, j);
-               }
-               return sum;
-             });
-  }
-  return total;
-}
-
-FisherInformation GaussianMixture::fisher_information(double sigma) const {
-  check(std::isfinite(sigma) && sigma >= 0, "GaussianMixture::fisher_information: sigma = ", sigma,
-        " must be finite and not negative");
-  if (dim() <= 2) {
-    double step = .5, coarse = quadrature(sigma, step);
-    while (true) {
-      step /= 2;
-      const double fine = quadrature(sigma, step), error = std::abs(fine - coarse);
-      if (error <= 1e-10 * fine || std::pow(36 / step, static_cast<double>(dim())) > 4e6) return {fine, error};
-      coarse = fine;
-    }
-  }
-  constexpr Index kDraws = 131072;
-  const MatrixD s = score(MatrixD(noised(1, sigma).sample(kDraws, Rng{0}).view()).view(), sigma);
-  double mean = 0, square = 0;
-  for (Index r = 0; r < kDraws; ++r) {
-    double norm = 0;
-    for (const double v : s.row(r)) norm += v * v;
-    mean += norm / kDraws;
-    square += norm * norm / kDraws;
-  }
-  return {mean, std::sqrt(std::max(0., square - mean * mean) / kDraws)};
-}
-
-// ---- the chapter's functions ----
-
-namespace {
-
-template <class S>
-MatrixX<S> gaussian_score_of(ConstRows<S> x, double sigma) {
-  check(std::isfinite(sigma) && sigma > 0, "gaussian_score: sigma = ", sigma, " must be positive and finite");
-  MatrixX<S> out(x);
-  for (Index r = 0; r < out.rows(); ++r) {
-    for (S& v : out.row(r)) v = static_cast<S>(-v / (sigma * sigma));
-  }
-  return out;
-}
-
-template <class S>
-MatrixX<S> mixture_score_of(ConstRows<S> x, std::span<const double> means, std::span<const double> weights, double sigma) {
-  MatrixD centres(static_cast<Index>(means.size()), 1);
-  std::copy(means.begin(), means.end(), centres.data());
-  const GaussianMixture mixture =
-      GaussianMixture::isotropic(std::vector<double>(weights.begin(), weights.end()), std::move(centres), sigma);
-  MatrixX<S> out(x);
-  const Rows<S> column(out.data(), out.size(), 1);
-  const S zero = 0;
-  mixture.score(ConstRows<S>(column), std::span(&zero, 1), nullptr, column);
-  return out;
-}
-
-}  // namespace
-
-Matrix gaussian_score(ConstRows<float> x, double sigma) { return gaussian_score_of(x, sigma); }
-MatrixD gaussian_score(ConstRows<double> x, double sigma) { return gaussian_score_of(x, sigma); }
-Matrix mixture_score(ConstRows<float> x, std::span<const double> means, std::span<const double> weights, double sigma) {
-  return mixture_score_of(x, means, weights, sigma);
-}
-MatrixD mixture_score(ConstRows<double> x, std::span<const double> means, std::span<const double> weights, double sigma) {
-  return mixture_score_of(x, means, weights, sigma);
-}
-Matrix two_mode_score(ConstRows<float> x) { return GaussianMixture::two_mode().score(x, 0.); }
-MatrixD two_mode_score(ConstRows<double> x) { return GaussianMixture::two_mode().score(x, 0.); }
 
 }  // namespace tweedie

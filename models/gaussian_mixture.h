@@ -3,8 +3,9 @@
 //   p(x) = sum_k w_k N(x; m_k, C_k),   p_sigma(y) = sum_k w_k N(y; m_k, C_k + sigma^2 I)
 //   s(y, sigma) = sum_k r_k(y) (C_k + sigma^2 I)^-1 (m_k - y),   r_k = softmax_k ln[w_k N(y; m_k, C_k + sigma^2 I)]
 //
-// With C_k = U diag(l) U^T every sigma costs only 1 / (l + sigma^2). Also the analytic examples of the tutorial chapter.
-// SPDX-License-Identifier: MIT
+// Its derivative (the Hessian of log p_sigma) is sum_k r_k [(g_k - s)(g_k - s)^T - P_k], P_k = (C_k + sigma^2 I)^-1, g_k = P_k
+// (m_k - y). With C_k = U diag(l) U^T every sigma costs only 1 / (l + sigma^2). Also the analytic examples of the tutorial
+// chapter. SPDX-License-Identifier: MIT
 #pragma once
 
 #include <span>
@@ -57,6 +58,15 @@ class TWEEDIE_API GaussianMixture final : public ScoreModel {
   bool has_log_density() const override { return true; }
   void log_density(ConstRows<double> y, std::span<const double> sigma, const Condition* condition,
                    std::span<double> out) const override;
+  // The Hessian of log p_sigma in closed form; it is symmetric, so vjp is jvp. The trace costs as much as a score.
+  bool has_jvp() const override { return true; }
+  void jvp(ConstRows<double> y, std::span<const double> sigma, const Condition* condition, ConstRows<double> v,
+           Rows<double> score, Rows<double> out) const override;
+  bool has_vjp() const override { return true; }
+  void vjp(ConstRows<double> y, std::span<const double> sigma, const Condition* condition, ConstRows<double> v,
+           Rows<double> score, Rows<double> out) const override;
+  void divergence(ConstRows<double> y, std::span<const double> sigma, const Condition* condition, Rows<double> score,
+                  std::span<double> out) const override;
   const char* name() const override { return "gaussian mixture"; }
 
   /// (B, D) score of all rows at one sigma.
@@ -74,6 +84,8 @@ class TWEEDIE_API GaussianMixture final : public ScoreModel {
   FisherInformation fisher_information(double sigma) const;
   /// The law of alpha x + sigma eps: means alpha m_k, covariances alpha^2 C_k + sigma^2 I.
   GaussianMixture noised(double alpha, double sigma) const;
+  /// The law of the named columns (at least one, each once), in their order. Throws UsageError.
+  GaussianMixture marginal(std::span<const Index> columns) const;
   /// (n, D) draws from p. Row i depends on the key and i alone (Purpose::dataset, step 0).
   Matrix sample(Index n, const Rng& rng) const;
 

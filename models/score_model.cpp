@@ -67,6 +67,13 @@ void ScoreModel::check_arguments(ConstRows<S> y, std::span<const S> sigma, const
 template void ScoreModel::check_arguments(ConstRows<float>, std::span<const float>, const Condition*, Rows<float>) const;
 template void ScoreModel::check_arguments(ConstRows<double>, std::span<const double>, const Condition*, Rows<double>) const;
 
+void ScoreModel::check_derivative(ConstRows<double> y, std::span<const double> sigma, const Condition* condition,
+                                  ConstRows<double> v, Rows<double> score, Rows<double> out) const {
+  check_arguments(y, sigma, condition, score);
+  check(v.rows() == y.rows() && v.cols() == y.cols() && out.rows() == y.rows() && out.cols() == y.cols(), name(),
+        ": derivative with v ", shape(v), " and out ", shape(out), ", y is ", shape(y), "; give them the same shape");
+}
+
 FunctionScore::FunctionScore(Index dim, Function function, Derivative derivative)
     : dim_(dim), function_(std::move(function)), derivative_(std::move(derivative)) {
   check(dim >= 1, "FunctionScore: dimension ", dim, " must be at least 1");

@@ -64,6 +64,9 @@ class TWEEDIE_API ScoreModel {
   /// The checks every score() starts with; `sigma` has 1 or B entries within the range.
   template <class S>
   void check_arguments(ConstRows<S> y, std::span<const S> sigma, const Condition* condition, Rows<S> out) const;
+  /// The checks every jvp() and vjp() starts with: the same, and all of y's shape.
+  void check_derivative(ConstRows<double> y, std::span<const double> sigma, const Condition* condition, ConstRows<double> v,
+                        Rows<double> score, Rows<double> out) const;
 };
 
 /// A user's own score as a model: f(y, sigma, out) for all rows of y at once.
