@@ -39,70 +39,6 @@ struct NoiseInput {
   std::span<const std::int32_t> dropped{};  // (B): not 0 where the row goes without its condition; empty: nowhere
 };
 
-/// Anything with parameters that answers for a score. Training touches it by this interface alone.
-class TWEEDIE_API Network : public ScoreModel {
- public:
-  ~Network() override;
-  Network(const Network&) = delete;
-  Network& operator=(const Network&) = delete;
-
-  const ParameterLayout& layout() const { return layout_; }
-  /// All parameters, (layout().size()). After writing to them call parameters_changed(), before the next score().
-  std::span<float> parameters() { return parameters_.span(); }
-  std::span<const float> parameters() const { return parameters_.span(); }
-  /// Forgets what was derived from the parameters. Not to be called while another thread evaluates score().
-  virtual void parameters_changed() = 0;
-  /// Draws all parameters anew (each network documents its distributions); calls parameters_changed().
-  virtual void initialise(Rng rng) = 0;
-
-  /// sigma s(x, sigma), (B, D), recorded on the tape and differentiable in x and in the parameters (one Var per tensor of the
-  /// layout, in its order). This is what denoising score matching needs, well conditioned: 1/2 |sigma s + eps|^2.
-  /// Throws UsageError for wrong shapes, a level out of bounds or a sigma outside [sigma_min(), sigma_max()].
-  virtual Var scaled_score(Tape& tape, std::span<const Var> parameters, Var x, const NoiseInput<float>& noise) const = 0;
-  virtual VarD scaled_score(TapeD& tape, std::span<const VarD> parameters, VarD x, const NoiseInput<double>& noise) const = 0;
-
-  /// u(sigma), (B, 1): the learned logarithm of the loss's variance at each row's noise, of networks that were built with it
-  /// [Karras et al. 2024, Eq. 14-15]; "none" otherwise. It serves training alone.
-  virtual Var log_variance(Tape& tape, std::span<const Var> parameters, const NoiseInput<float>& noise) const;
-  virtual VarD log_variance(TapeD& tape, std::span<const VarD> parameters, const NoiseInput<double>& noise) const;
-
-  /// The discrete levels the network is built for, or nullptr if it takes any sigma alike.
-  virtual const NoiseLevels* levels() const { return nullptr; }
-
-  /// How many class labels (0 .. num_classes() - 1) and columns of covariates it is conditioned on; 0 for none.
-  virtual Index num_classes() const { return 0; }
-  virtual Index covariate_dim() const { return 0; }
-
-  /// What a checkpoint stores to build the same network again, as flat strings (config.<name>); name() tells the kind.
-  virtual Strings config() const = 0;
-  /// The same network with its own copy of the parameters.
-  virtual std::unique_ptr<Network> clone() const = 0;
-
- protected:
-  explicit Network(ParameterLayout layout);
-
- private:
-  ParameterLayout layout_;
-  Buffer<float> parameters_;
-};
-
-/// One Var per tensor of the layout, by reference into `flat` (layout.size() elements, which must outlive the tape's use).
-/// They require gradients.
-template <class S>
-TWEEDIE_API std::vector<VarX<S>> parameter_vars(TapeX<S>& tape, const ParameterLayout& layout, const S* flat);
-
-/// s(x, sigma) = scaled_score / sigma on the tape, (B, D).
-template <class S>
-TWEEDIE_API VarX<S> tape_score(const Network& network, TapeX<S>& tape, std::span<const VarX<S>> parameters, VarX<S> x,
-                               const NoiseInput<S>& noise);
-
-extern template std::vector<VarX<float>> parameter_vars(TapeX<float>&, const ParameterLayout&, const float*);
-extern template std::vector<VarX<double>> parameter_vars(TapeX<double>&, const ParameterLayout&, const double*);
-extern template VarX<float> tape_score(const Network&, TapeX<float>&, std::span<const VarX<float>>, VarX<float>,
-                                       const NoiseInput<float>&);
-extern template VarX<double> tape_score(const Network&, TapeX<double>&, std::span<const VarX<double>>, VarX<double>,
-                                        const NoiseInput<double>&);
-
 /// A value derived from the parameters, built by the first reader that needs it and shared by all until reset().
 /// Readers may come from many threads; each keeps what it got for as long as it uses it.
 template <class T>
@@ -123,5 +59,96 @@ class Derived {
   mutable std::mutex mutex_;
   mutable std::shared_ptr<const T> value_;
 };
+
+/// Anything with parameters that answers for a score. Training touches it by this interface alone.
+class TWEEDIE_API Network : public ScoreModel {
+ public:
+  ~Network() override;
+  Network(const Network&) = delete;
+  Network& operator=(const Network&) = delete;
+
+  const ParameterLayout& layout() const { return layout_; }
+  /// All parameters, (layout().size()). After writing to them call parameters_changed(), before the next score().
+  std::span<float> parameters() { return parameters_.span(); }
+  std::span<const float> parameters() const { return parameters_.span(); }
+  /// Forgets what was derived from the parameters. Not to be called while another thread evaluates score(). An override calls
+  /// this one too.
+  virtual void parameters_changed();
+  /// Draws all parameters anew (each network documents its distributions); calls parameters_changed().
+  virtual void initialise(Rng rng) = 0;
+
+  /// sigma s(x, sigma), (B, D), recorded on the tape and differentiable in x and in the parameters (one Var per tensor of the
+  /// layout, in its order). This is what denoising score matching needs, well conditioned: 1/2 |sigma s + eps|^2.
+  /// Throws UsageError for wrong shapes, a level out of bounds or a sigma outside [sigma_min(), sigma_max()].
+  virtual Var scaled_score(Tape& tape, std::span<const Var> parameters, Var x, const NoiseInput<float>& noise) const = 0;
+  virtual VarD scaled_score(TapeD& tape, std::span<const VarD> parameters, VarD x, const NoiseInput<double>& noise) const = 0;
+
+  /// u(sigma), (B, 1): the learned logarithm of the loss's variance at each row's noise, of networks that were built with it
+  /// [Karras et al. 2024, Eq. 14-15]; "none" otherwise. It serves training alone.
+  virtual Var log_variance(Tape& tape, std::span<const Var> parameters, const NoiseInput<float>& noise) const;
+  virtual VarD log_variance(TapeD& tape, std::span<const VarD> parameters, const NoiseInput<double>& noise) const;
+
+  /// The discrete levels the network is built for, or nullptr if it takes any sigma alike.
+  virtual const NoiseLevels* levels() const { return nullptr; }
+
+  // Every network can differentiate its score, by reverse mode through scaled_score() in double. Rows run in blocks on the
+  // library's threads, a row's bits depend on that row alone, and each thread keeps its tape's memory. Throw UsageError for
+  // wrong shapes and for what score() refuses.
+  bool has_jvp() const override { return true; }
+  void jvp(ConstRows<double> y, std::span<const double> sigma, const Condition* condition, ConstRows<double> v,
+           Rows<double> score, Rows<double> out) const override;
+  bool has_vjp() const override { return true; }
+  void vjp(ConstRows<double> y, std::span<const double> sigma, const Condition* condition, ConstRows<double> v,
+           Rows<double> score, Rows<double> out) const override;
+  /// One forward and D reverse passes.
+  void divergence(ConstRows<double> y, std::span<const double> sigma, const Condition* condition, Rows<double> score,
+                  std::span<double> out) const override;
+
+  /// What a checkpoint stores to build the same network again, as flat strings (config.<name>); name() tells the kind.
+  virtual Strings config() const = 0;
+  /// The same network with its own copy of the parameters.
+  virtual std::unique_ptr<Network> clone() const = 0;
+
+ protected:
+  explicit Network(ParameterLayout layout);
+
+  /// The checks a network's score() starts with, but sigma's range, which is the network's. A condition must fit num_classes()
+  /// and covariate_dim(), be given for all that the network knows or for nothing (nullptr or empty), and have one entry for all
+  /// rows or one per row.
+  template <class S>
+  void check_rows(ConstRows<S> y, std::span<const S> sigma, const Condition* condition, Rows<S> out) const;
+  /// score() through scaled_score() on a tape, for networks without a faster path.
+  template <class S>
+  void score_on_tape(ConstRows<S> y, std::span<const S> sigma, const Condition* condition, Rows<S> out) const;
+  /// All parameters in S, (layout().size()), kept until parameters_changed().
+  template <class S>
+  std::shared_ptr<const Buffer<S>> parameters_in() const;
+
+ private:
+  template <class S, class Body>
+  void for_tape_blocks(ConstRows<S> y, std::span<const S> sigma, const Condition* condition, Body&& body) const;
+
+  ParameterLayout layout_;
+  Buffer<float> parameters_;
+  Derived<Buffer<float>> copy_float_;
+  Derived<Buffer<double>> copy_double_;
+};
+
+/// One Var per tensor of the layout, by reference into `flat` (layout.size() elements, which must outlive the tape's use).
+/// They require gradients.
+template <class S>
+TWEEDIE_API std::vector<VarX<S>> parameter_vars(TapeX<S>& tape, const ParameterLayout& layout, const S* flat);
+
+/// s(x, sigma) = scaled_score / sigma on the tape, (B, D).
+template <class S>
+TWEEDIE_API VarX<S> tape_score(const Network& network, TapeX<S>& tape, std::span<const VarX<S>> parameters, VarX<S> x,
+                               const NoiseInput<S>& noise);
+
+extern template std::vector<VarX<float>> parameter_vars(TapeX<float>&, const ParameterLayout&, const float*);
+extern template std::vector<VarX<double>> parameter_vars(TapeX<double>&, const ParameterLayout&, const double*);
+extern template VarX<float> tape_score(const Network&, TapeX<float>&, std::span<const VarX<float>>, VarX<float>,
+                                       const NoiseInput<float>&);
+extern template VarX<double> tape_score(const Network&, TapeX<double>&, std::span<const VarX<double>>, VarX<double>,
+                                        const NoiseInput<double>&);
 
 }  // namespace tweedie

@@ -18,6 +18,14 @@ void ScoreModel::log_density(ConstRows<double>, std::span<const double>, const C
        "integrate the score with the probability-flow log-density");
 }
 
+void ScoreModel::energy(ConstRows<double> y, std::span<const double> sigma, const Condition* condition,
+                        std::span<double> out) const {
+  check(has_log_density(), name(),
+        ": this model knows its score, not its energy; use an exact mixture (GaussianMixture, EmpiricalMixture) or train an "
+        "EnergyNetwork");
+  log_density(y, sigma, condition, out);
+}
+
 void ScoreModel::jvp(ConstRows<double>, std::span<const double>, const Condition*, ConstRows<double>, Rows<double>,
                      Rows<double>) const {
   fail(name(),

@@ -37,10 +37,19 @@ class TWEEDIE_API ScoreModel {
   virtual double sigma_min() const { return 0; }
   virtual double sigma_max() const;  // infinity
 
+  /// How many class labels (0 .. num_classes() - 1) and columns of covariates it can be conditioned on; 0: none.
+  virtual Index num_classes() const { return 0; }
+  virtual Index covariate_dim() const { return 0; }
+
   /// log p_sigma(y) per row, in nats. A capability: the default throws UsageError and names what to use instead.
   virtual bool has_log_density() const { return false; }
   virtual void log_density(ConstRows<double> y, std::span<const double> sigma, const Condition* condition,
                            std::span<double> out) const;
+  /// The same up to a constant of each (sigma, condition): what a Metropolis step needs, which compares two points at one
+  /// sigma. The sign is a log-density's, so that its gradient is the score. By default what log_density() says.
+  virtual bool has_energy() const { return has_log_density(); }
+  virtual void energy(ConstRows<double> y, std::span<const double> sigma, const Condition* condition,
+                      std::span<double> out) const;
 
   // Derivatives of the score, J(b) = ds(y_b)/dy_b (D, D); in double only, since likelihoods and posterior samplers run there.
   // Capabilities like log_density(): the defaults throw UsageError and name what to use instead.

@@ -43,17 +43,6 @@ Place locate(const NoiseLevels& levels, double sigma) {
   return {level - 1, (1 - w) * above / sigma, w * *below / sigma};
 }
 
-template <class S>
-void check_rows(const Network& network, ConstRows<S> y, std::span<const S> sigma, const Condition* condition, Rows<S> out) {
-  check(y.cols() == network.dim(), network.name(), ": y is ", shape(y), ", the network's dimension is ", network.dim());
-  check(out.rows() == y.rows() && out.cols() == y.cols(), network.name(), ": out is ", shape(out), ", y is ", shape(y),
-        "; give them the same shape");
-  check(sigma.size() == 1 || static_cast<Index>(sigma.size()) == y.rows(), network.name(), ": ", sigma.size(),
-        " noise levels for ", y.rows(), " rows; give one for all or one per row");
-  check(condition == nullptr || (condition->labels.empty() && condition->covariates.empty()), network.name(),
-        ": this network takes no condition; pass nullptr");
-}
-
 ScoreNetworkOptions with_levels(ScoreNetworkOptions options, const NoiseLevels& levels) {
   options.num_noise_levels = levels.size();
   options.sigma_min = levels.min();
@@ -137,6 +126,7 @@ void NoiseConditionalScoreNetwork::initialise(Rng rng) {
 }
 
 void NoiseConditionalScoreNetwork::parameters_changed() {
+  Network::parameters_changed();
   folded_float_.reset();
   folded_double_.reset();
 }
@@ -273,7 +263,7 @@ struct NoiseConditionalScoreNetwork::Forward {
 template <class S>
 void NoiseConditionalScoreNetwork::score_rows(ConstRows<S> y, std::span<const S> sigma, const Condition* condition,
                                               Rows<S> out) const {
-  check_rows(*this, y, sigma, condition, out);
+  check_rows(y, sigma, condition, out);
   const bool uniform = sigma.size() == 1;
   const Place first = sigma.empty() ? Place{} : locate(levels_, static_cast<double>(sigma[0]));
   const std::shared_ptr<const Folded<S>> folded = this->folded<S>();
