@@ -1,0 +1,141 @@
+// workloads_bench.cpp - whole samplers and training steps of the chapter's network, verified and then timed.
+//
+//   workloads_bench                                          everything, on the target in use (TWEEDIE_TARGET names another)
+//   workloads_bench --benchmark_filter='S.*threads:1'        sampling on one thread
+//
+//   S1, S2, S3   annealed Langevin, 10 levels, D = 2, width 256, 4 layers, with 16384, 256 and 1 particles. The levels have 1, 20
+//                and 100 steps each: a step costs the same whatever their number, the chapter's 100 included.
+//   T1, T2, T3   training steps, denoising score matching and Adam, batch 128 and 4096; width 64 and 128 at batch 512.
+//
+// GFLOP/s count the products of the folded network, 2 (D W + (L - 2) W W + W D) a row, three times that in training; `peak` is
+// their share of what the threads' cores do in multiply-adds on registers, measured before the first benchmark.
+// SPDX-License-Identifier: MIT
+#include <benchmark/benchmark.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <string>
+
+#include "machine_peak.h"
+#include "tweedie/core/parallel.h"
+#include "tweedie/models/score_network.h"
+#include "tweedie/models/trainer.h"
+#include "tweedie/samplers/annealed_langevin.h"
+
+using namespace tweedie;
+
+namespace {
+
+constexpr Index kDim = 2, kLayers = 4;
+
+ScoreNetwork network(Index width) { return ScoreNetwork({.data_dim = kDim, .hidden_dim = width, .num_layers = kLayers}, Rng{1}); }
+
+double flops_per_row(Index width) { return 2.0 * static_cast<double>(2 * kDim * width + (kLayers - 2) * width * width); }
+
+Matrix normals(Index rows) {
+  Matrix x(rows, kDim);
+  Rng{2}.normals<float>(Purpose::prior, 0, 0, x);
+  return x;
+}
+
+/// Scores in float against scores in double: 1e-4 of the largest is some hundred times the rounding errors of four layers.
+bool verify(Index width) {
+  const ScoreNetwork net = network(width);
+  const Matrix x = normals(130);
+  MatrixD wide(x.rows(), kDim), expected(x.rows(), kDim);
+  for (Index r = 0; r < x.rows(); ++r) {
+    for (Index d = 0; d < kDim; ++d) wide(r, d) = static_cast<double>(x(r, d));
+  }
+  for (const double level : net.levels()->values()) {
+    const float sigma = static_cast<float>(level);
+    const double sigma_wide = static_cast<double>(sigma);
+    Matrix found(x.rows(), kDim);
+    net.score(x, {&sigma, 1}, nullptr, found);
+    net.score(wide, {&sigma_wide, 1}, nullptr, expected);
+    double largest = 0, worst = 0;
+    for (Index r = 0; r < x.rows(); ++r) {
+      for (Index d = 0; d < kDim; ++d) {
+        const double error = std::fabs(static_cast<double>(found(r, d)) - expected(r, d));
+        if (!(error <= worst)) worst = error;
+        largest = std::max(largest, std::fabs(expected(r, d)));
+      }
+    }
+    if (!(worst <= 1e-4 * largest)) return false;
+  }
+  return true;
+}
+
+void count(benchmark::State& state, double flops, int threads) {
+  using benchmark::Counter;
+  state.counters["GFLOP/s"] = Counter(flops * 1e-9, Counter::kIsIterationInvariantRate);
+  const double peak = bench::peak(kernels::target());
+  if (peak > 0) state.counters["peak"] = Counter(flops * 1e-9 / peak / threads, Counter::kIsIterationInvariantRate);
+}
+
+void time_sampling(benchmark::State& state, Index particles, Index steps_per_level, int threads) {
+  set_threads(threads);
+  const Index width = 256;
+  const ScoreNetwork net = network(width);
+  AnnealedLangevinOptions options;
+  options.samples = particles;
+  options.steps_per_level = steps_per_level;
+  for (auto _ : state) {
+    Samples samples = annealed_langevin(net, *net.levels(), options, Rng{3});
+    benchmark::DoNotOptimize(samples.x.data());
+  }
+  const double steps = static_cast<double>(net.levels()->size() * steps_per_level);
+  count(state, steps * static_cast<double>(particles) * flops_per_row(width), threads);
+  state.counters["s/step"] =
+      benchmark::Counter(steps, benchmark::Counter::kIsIterationInvariantRate | benchmark::Counter::kInvert);
+}
+
+void time_training(benchmark::State& state, Index width, Index batch, int threads) {
+  set_threads(threads);
+  ScoreNetwork net = network(width);
+  const Matrix data = normals(4 * batch);
+  TrainOptions options;
+  options.steps = std::int64_t{1} << 31;
+  options.batch = batch;
+  Trainer trainer(net, data, options, Rng{4});
+  for (int i = 0; i < 3; ++i) trainer.step();
+  for (auto _ : state) benchmark::DoNotOptimize(trainer.step());
+  state.SetLabel(std::string(trainer.engine()));
+  count(state, 3 * static_cast<double>(batch) * flops_per_row(width), threads);
+}
+
+/// One thread is timed by its processor time (other programs on the machine do not count), several by the clock on the wall.
+template <class Run>
+void add(const std::string& label, int threads, Run run) {
+  auto* b = benchmark::RegisterBenchmark((label + "/threads:" + std::to_string(threads)).c_str(), run);
+  b->MinTime(.05)->Repetitions(9)->ReportAggregatesOnly()->Unit(benchmark::kMicrosecond);
+  if (threads > 1) b->UseRealTime();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
+  for (const Index width : {64, 128, 256}) {
+    if (!verify(width)) {
+      std::fprintf(stderr, "width %td: the network's scores are wrong; nothing is timed\n", width);
+      return 1;
+    }
+  }
+  const kernels::Target target = kernels::target();
+  std::printf("%s, peak of one core: %.1f GFLOP/s\n", kernels::name(target), bench::peak(target));
+  const int cores = threads();
+  for (int count = 1; count <= cores; count = count == cores ? cores + 1 : cores) {
+    add("S1/16384", count, [=](benchmark::State& s) { time_sampling(s, 16384, 1, count); });
+    add("S2/256", count, [=](benchmark::State& s) { time_sampling(s, 256, 20, count); });
+    add("S3/1", count, [=](benchmark::State& s) { time_sampling(s, 1, 100, count); });
+    add("T1/256x128", count, [=](benchmark::State& s) { time_training(s, 256, 128, count); });
+    add("T2/256x4096", count, [=](benchmark::State& s) { time_training(s, 256, 4096, count); });
+    add("T3/64x512", count, [=](benchmark::State& s) { time_training(s, 64, 512, count); });
+    add("T3/128x512", count, [=](benchmark::State& s) { time_training(s, 128, 512, count); });
+  }
+  benchmark::RunSpecifiedBenchmarks();
+  benchmark::Shutdown();
+}
