@@ -1,0 +1,81 @@
+// ptx.h - what a kernel body sees of its machine: `DeviceThread` under nvcc, simt::Thread on the host; the same member functions.
+//
+// Bodies are function objects with `template <class Ctx> TWEEDIE_KERNEL void operator()(Ctx& ctx) const` and use no other CUDA
+// name. SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cstdint>
+
+#ifdef __CUDACC__
+#define TWEEDIE_KERNEL __device__ __forceinline__
+#define TWEEDIE_SHARED(Type, name, size) __shared__ __align__(16) Type name[size]
+#else
+#define TWEEDIE_KERNEL
+/// A static shared array of the block: Type name[size].
+#define TWEEDIE_SHARED(Type, name, size) \
+  struct name##_tag {};                  \
+  Type* const name = ctx.template shared<name##_tag, Type, size>()
+#endif
+
+#ifdef __CUDACC__
+namespace tweedie::kernels::cuda {
+
+struct DeviceThread {
+  __device__ int thread() const { return static_cast<int>(threadIdx.x); }
+  __device__ int block() const { return static_cast<int>(blockIdx.x); }
+  __device__ int block_size() const { return static_cast<int>(blockDim.x); }
+  __device__ int grid_size() const { return static_cast<int>(gridDim.x); }
+  __device__ int lane() const { return static_cast<int>(threadIdx.x & 31U); }
+  __device__ void sync() const { __syncthreads(); }
+  __device__ void sync_warp(unsigned mask = ~0U) const { __syncwarp(mask); }
+  template <class T>
+  __device__ T shuffle(unsigned mask, T value, int source) const {
+    return __shfl_sync(mask, value, source);
+  }
+  template <class T>
+  __device__ T shuffle_xor(unsigned mask, T value, int bits) const {
+    return __shfl_xor_sync(mask, value, bits);
+  }
+  template <class T>
+  __device__ T shuffle_down(unsigned mask, T value, int delta) const {
+    return __shfl_down_sync(mask, value, static_cast<unsigned>(delta));
+  }
+  template <class T>
+  __device__ T shuffle_up(unsigned mask, T value, int delta) const {
+    return __shfl_up_sync(mask, value, static_cast<unsigned>(delta));
+  }
+  __device__ unsigned ballot(unsigned mask, bool predicate) const { return __ballot_sync(mask, predicate); }
+  __device__ bool any(unsigned mask, bool predicate) const { return __any_sync(mask, predicate) != 0; }
+  __device__ bool all(unsigned mask, bool predicate) const { return __all_sync(mask, predicate) != 0; }
+  template <class T>
+  __device__ T* dynamic_shared() const {
+    extern __shared__ __align__(16) unsigned char dynamic_memory[];
+    return reinterpret_cast<T*>(dynamic_memory);
+  }
+  template <int Bytes>
+  __device__ void copy_async(void* to, const void* from, bool predicate = true) const {
+    const auto address = static_cast<std::uint32_t>(__cvta_generic_to_shared(to));
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(address), "l"(from), "n"(Bytes), "r"(predicate ? Bytes : 0)
+                 : "memory");
+  }
+  __device__ void commit_async() const { asm volatile("cp.async.commit_group;" ::: "memory"); }
+  template <int Pending>
+  __device__ void wait_async() const {
+    asm volatile("cp.async.wait_group %0;" ::"n"(Pending) : "memory");
+  }
+  __device__ void mma_tf32(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]) const {
+    asm volatile(
+        "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+  }
+};
+
+template <class Body>
+__global__ void run_kernel(Body body) {
+  DeviceThread ctx;
+  body(ctx);
+}
+
+}  // namespace tweedie::kernels::cuda
+#endif

@@ -1,0 +1,432 @@
+// executor.h - runs a CUDA kernel body on the CPU: one fiber per thread, blocks in turn, threads in any order.
+//
+//   struct Body { float* x; template <class Ctx> TWEEDIE_KERNEL void operator()(Ctx& ctx) const { ... ctx.sync(); ... } };
+//   simt::launch("name", {grid, block, shared_bytes}, Order::shuffled, Body{x});
+//
+// The body is the very code that nvcc compiles; it sees threads, shared memory and warp operations through `ctx` alone
+// (kernels/cuda/ptx.h is the device's). A thread runs until it must wait; when all wait or have ended, the executor releases what
+// may go on. What it finds, as a KernelFault that names kernel, block, thread and the line of the barrier:
+//   - a barrier that not all threads of the block (or of the warp's mask) reach; threads that wait for each other for ever;
+//   - writes beyond shared arrays (red zones around each; under AddressSanitizer also reads, at once);
+//   - shared memory asked for beyond the launch's bytes, cp.async copies in flight at the block's end.
+// Shared memory is all ones (NaN) at a block's start, so that a read before any write shows in the result; a race shows as a
+// result that depends on the order: run each kernel in all three.  cp.async copies at its wait, never before.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+#include <cstring>
+#include <exception>
+#include <string>
+#include <vector>
+
+#include "tweedie/kernels/simt/fiber.h"
+
+namespace tweedie::kernels::simt {
+
+/// A kernel that broke the rules of its machine.
+class KernelFault : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+enum class Order { forward, reverse, shuffled };
+inline constexpr Order kAllOrders[] = {Order::forward, Order::reverse, Order::shuffled};
+
+/// grid blocks of block threads, shared_bytes of dynamic shared memory.
+struct LaunchShape {
+  int grid = 1, block = 1, shared_bytes = 0;
+};
+
+class Block;
+
+/// What one thread sees. Names follow CUDA's: thread = threadIdx.x and so on.
+class Thread {
+ public:
+  int thread() const { return index_; }
+  int block() const;
+  int block_size() const;
+  int grid_size() const;
+  int lane() const { return index_ % 32; }
+
+  void sync(int line = __builtin_LINE()) { wait(Wait::block, 0, line); }
+  void sync_warp(unsigned mask = ~0U, int line = __builtin_LINE()) { wait(Wait::warp, mask, line); }
+
+  template <class T>
+  T shuffle(unsigned mask, T value, int source, int line = __builtin_LINE()) {
+    return exchange(mask, value, source & 31, line);
+  }
+  template <class T>
+  T shuffle_xor(unsigned mask, T value, int bits, int line = __builtin_LINE()) {
+    return exchange(mask, value, lane() ^ bits, line);
+  }
+  template <class T>
+  T shuffle_down(unsigned mask, T value, int delta, int line = __builtin_LINE()) {
+    return exchange(mask, value, lane() + delta < 32 ? lane() + delta : lane(), line);
+  }
+  template <class T>
+  T shuffle_up(unsigned mask, T value, int delta, int line = __builtin_LINE()) {
+    return exchange(mask, value, lane() >= delta ? lane() - delta : lane(), line);
+  }
+  unsigned ballot(unsigned mask, bool predicate, int line = __builtin_LINE());
+  bool any(unsigned mask, bool predicate, int line = __builtin_LINE()) { return ballot(mask, predicate, line) != 0; }
+  bool all(unsigned mask, bool predicate, int line = __builtin_LINE()) {
+    return ballot(mask, predicate, line) == (mask & present());
+  }
+
+  /// A static shared array; `Tag` is a type of its own for each array (TWEEDIE_SHARED).
+  template <class Tag, class T, int N>
+  T* shared();
+  template <class T>
+  T* dynamic_shared();
+
+  /// 4, 8 or 16 bytes from global to shared; a false predicate writes zeros, as the instruction's src-size 0 does.
+  template <int Bytes>
+  void copy_async(void* to, const void* from, bool predicate = true) {
+    static_assert(Bytes == 4 || Bytes == 8 || Bytes == 16);
+    if (reinterpret_cast<std::uintptr_t>(to) % Bytes != 0 || (predicate && reinterpret_cast<std::uintptr_t>(from) % Bytes != 0)) {
+      fault("cp.async: an address is no multiple of its size");
+    }
+    copies_.push_back({to, predicate ? from : nullptr, Bytes, groups_});
+  }
+  void commit_async() { ++groups_; }
+  /// Lands every group but the last `pending`.
+  template <int Pending>
+  void wait_async() {
+    std::size_t kept = 0;
+    for (const Copy& copy : copies_) {
+      if (copy.group >= groups_ - Pending) {
+        copies_[kept++] = copy;
+      } else if (copy.from == nullptr) {
+        std::memset(copy.to, 0, copy.bytes);
+      } else {
+        std::memcpy(copy.to, copy.from, copy.bytes);
+      }
+    }
+    copies_.resize(kept);
+  }
+
+  /// d (16, 8) += a (16, 8) b (8, 8): mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32. With g = lane / 4, t = lane % 4 a lane
+  /// holds
+  ///   a0 (g, t)  a1 (g + 8, t)  a2 (g, t + 4)  a3 (g + 8, t + 4)     b0 (t, g)  b1 (t + 4, g)      as (row, column)
+  ///   d0 (g, 2t)  d1 (g, 2t + 1)  d2 (g + 8, 2t)  d3 (g + 8, 2t + 1)         [PTX ISA, matrix fragments for mma.m16n8k8]
+  /// The operands' low 13 bits are ignored.
+  void mma_tf32(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2], int line = __builtin_LINE());
+
+  [[noreturn]] void fault(const std::string& what) const;
+
+ private:
+  friend class Block;
+  enum class Wait { none, block, warp };
+  struct Copy {
+    void* to;
+    const void* from;
+    std::size_t bytes;
+    int group;
+  };
+  struct Aborted {};
+
+  void wait(Wait kind, unsigned mask, int line);
+  unsigned present() const;
+  unsigned char* slot(int lane);
+  template <class T>
+  T exchange(unsigned mask, T value, int source, int line) {
+    static_assert(sizeof(T) <= 64);
+    if ((mask >> lane() & 1U) == 0) fault(join("warp operation at line ", line, " with a mask that leaves out the caller"));
+    std::memcpy(slot(lane()), &value, sizeof value);
+    wait(Wait::warp, mask, line);
+    if ((mask >> source & 1U) == 0) fault(join("shuffle at line ", line, " reads lane ", source, ", which its mask leaves out"));
+    T result;
+    std::memcpy(&result, slot(source), sizeof result);
+    wait(Wait::warp, mask, line);
+    return result;
+  }
+
+  Block* block_ = nullptr;
+  int index_ = 0;
+  Fiber fiber_;
+  Wait waiting_ = Wait::none;
+  unsigned mask_ = 0;
+  int line_ = 0;
+  int groups_ = 0;
+  std::vector<Copy> copies_;
+};
+
+/// One block: its threads, its shared memory, the scheduler.
+class Block {
+ public:
+  Block(const char* kernel, const LaunchShape& shape)
+      : kernel_(kernel), shape_(shape), threads_(shape.block), slots_(shape.block) {}
+
+  template <class Body>
+  void run(int block, const std::vector<int>& order, const Body& body) {
+    index_ = block;
+    error_ = nullptr;
+    aborting_ = false;
+    struct Call {
+      Thread* thread;
+      const Body* body;
+    };
+    std::vector<Call> calls(threads_.size());
+    for (std::size_t i = 0; i < threads_.size(); ++i) {
+      Thread& t = threads_[i];
+      t.block_ = this;
+      t.index_ = static_cast<int>(i);
+      t.waiting_ = Thread::Wait::none;
+      t.groups_ = 0;
+      t.copies_.clear();
+      calls[i] = {&t, &body};
+      t.fiber_.start(
+          [](void* p) {
+            const Call call = *static_cast<Call*>(p);
+            try {
+              (*call.body)(*call.thread);
+              if (!call.thread->copies_.empty()) call.thread->fault("ended with cp.async copies that were never waited for");
+            } catch (const Thread::Aborted&) {
+            } catch (...) {
+              if (!call.thread->block_->error_) call.thread->block_->error_ = std::current_exception();
+            }
+          },
+          &calls[i]);
+    }
+    for (bool more = true; more;) {
+      for (const int i : order) {
+        Thread& t = threads_[static_cast<std::size_t>(i)];
+        if (t.fiber_.done() || t.waiting_ != Thread::Wait::none) continue;
+        t.fiber_.resume();
+        if (error_) break;
+      }
+      if (error_) break;
+      more = release();
+    }
+    abort_rest();
+    check_red_zones();
+    arrays_.clear();
+    if (error_) std::rethrow_exception(error_);
+  }
+
+ private:
+  friend class Thread;
+  static constexpr std::size_t kZone = 64;
+  struct Array {
+    const void* tag;
+    std::size_t bytes;
+    std::vector<unsigned char> memory;  // kZone | alignment | array | kZone
+    std::size_t first;
+    ~Array() {
+#ifdef TWEEDIE_SIMT_ASAN
+      __asan_unpoison_memory_region(memory.data(), memory.size());
+#endif
+    }
+  };
+  struct alignas(16) Slot {
+    unsigned char bytes[64];
+  };
+
+  void* array(const void* tag, std::size_t bytes) {
+    for (const auto& a : arrays_) {
+      if (a->tag == tag) return a->memory.data() + a->first;
+    }
+    auto a = std::make_unique<Array>();
+    a->tag = tag;
+    a->bytes = bytes;
+    a->memory.assign(bytes + 2 * kZone + 16, 0xA5);
+    const auto address = reinterpret_cast<std::uintptr_t>(a->memory.data()) + kZone;
+    a->first = kZone + (16 - address % 16) % 16;
+    std::memset(a->memory.data() + a->first, 0xFF, bytes);  // NaN as float, double and bf16
+#ifdef TWEEDIE_SIMT_ASAN
+    __asan_poison_memory_region(a->memory.data(), a->first);
+    __asan_poison_memory_region(a->memory.data() + a->first + bytes, a->memory.size() - a->first - bytes);
+#endif
+    arrays_.push_back(std::move(a));
+    return arrays_.back()->memory.data() + arrays_.back()->first;
+  }
+
+  void check_red_zones() {
+#ifndef TWEEDIE_SIMT_ASAN
+    for (const auto& a : arrays_) {
+      for (std::size_t i = 0; i < a->memory.size(); ++i) {
+        if (i == a->first) i += a->bytes;
+        if (i >= a->memory.size()) break;
+        if (a->memory[i] != 0xA5 && !error_) {
+          error_ = std::make_exception_ptr(KernelFault(join(kernel_, ": block ", index_, " wrote ",
+                                                            static_cast<long long>(i) - static_cast<long long>(a->first),
+                                                            " bytes from the start of a shared array of ", a->bytes, " bytes")));
+        }
+      }
+    }
+#endif
+  }
+
+  /// After a pass in which every thread ended or waits: lets go what may go on. False when all have ended.
+  bool release() {
+    bool released = false, alive = false;
+    const int n = shape_.block;
+    int at_block = 0;
+    for (int i = 0; i < n; ++i) {
+      alive = alive || !threads_[i].fiber_.done();
+      at_block += threads_[i].waiting_ == Thread::Wait::block;
+    }
+    if (!alive) return false;
+    for (int first = 0; first < n; first += 32) {
+      for (int i = first; i < std::min(n, first + 32); ++i) {
+        Thread& t = threads_[i];
+        if (t.waiting_ != Thread::Wait::warp) continue;
+        const auto together = [&](int other) {
+          const Thread& o = threads_[other];
+          return o.waiting_ == Thread::Wait::warp && o.mask_ == t.mask_ && o.line_ == t.line_;
+        };
+        bool complete = true;
+        for_mask(first, t.mask_, [&](int other) { complete = complete && together(other); });
+        if (!complete) continue;
+        for_mask(first, t.mask_, [&](int other) { threads_[other].waiting_ = Thread::Wait::none; });
+        released = true;
+      }
+    }
+    if (released) return true;
+    if (at_block == n) {
+      for (int i = 1; i < n; ++i) {
+        if (threads_[i].line_ != threads_[0].line_) stuck("divergent barrier");
+      }
+      for (Thread& t : threads_) t.waiting_ = Thread::Wait::none;
+      return !error_;
+    }
+    stuck(at_block > 0 ? "divergent barrier" : "deadlock");
+    return false;
+  }
+
+  template <class Visit>
+  void for_mask(int first, unsigned mask, Visit visit) {
+    for (int lane = 0; lane < 32 && first + lane < shape_.block; ++lane) {
+      if ((mask >> lane & 1U) != 0) visit(first + lane);
+    }
+  }
+
+  void stuck(const char* what) {
+    if (error_) return;
+    std::string message = join(kernel_, ": ", what, " in block ", index_, ":");
+    std::string last;
+    for (const Thread& t : threads_) {  // one line per run of threads in the same state
+      const std::string state = t.fiber_.done()
+                                    ? std::string("has ended")
+                                    : join("waits at line ", t.line_, t.waiting_ == Thread::Wait::block ? " (block)" : " (warp)");
+      if (state != last) message += join(" thread ", t.index_, " and on ", state, ";");
+      last = state;
+    }
+    error_ = std::make_exception_ptr(KernelFault(message));
+  }
+
+  void abort_rest() {
+    aborting_ = true;
+    for (Thread& t : threads_) {
+      if (!t.fiber_.done()) t.fiber_.resume();
+    }
+  }
+
+  const char* kernel_;
+  LaunchShape shape_;
+  int index_ = 0;
+  std::vector<Thread> threads_;
+  std::vector<Slot> slots_;
+  std::vector<std::unique_ptr<Array>> arrays_;
+  std::exception_ptr error_;
+  bool aborting_ = false;
+};
+
+inline int Thread::block() const { return block_->index_; }
+inline int Thread::block_size() const { return block_->shape_.block; }
+inline int Thread::grid_size() const { return block_->shape_.grid; }
+inline unsigned char* Thread::slot(int lane) { return block_->slots_[static_cast<std::size_t>(index_ / 32 * 32 + lane)].bytes; }
+inline unsigned Thread::present() const {
+  const int lanes = std::min(32, block_size() - index_ / 32 * 32);
+  return lanes == 32 ? ~0U : (1U << lanes) - 1;
+}
+inline void Thread::fault(const std::string& what) const {
+  throw KernelFault(join(block_->kernel_, ": block ", block(), ", thread ", index_, ": ", what));
+}
+inline void Thread::wait(Wait kind, unsigned mask, int line) {
+  if (block_->aborting_) throw Aborted{};
+  if (kind == Wait::warp && (mask >> lane() & 1U) == 0) {
+    fault(join("warp barrier at line ", line, " with a mask that leaves out the caller"));
+  }
+  waiting_ = kind;
+  mask_ = mask & present();
+  line_ = line;
+  fiber_.pause();
+  if (block_->aborting_) throw Aborted{};
+}
+inline unsigned Thread::ballot(unsigned mask, bool predicate, int line) {
+  if ((mask >> lane() & 1U) == 0) fault(join("vote at line ", line, " with a mask that leaves out the caller"));
+  *slot(lane()) = predicate;
+  wait(Wait::warp, mask, line);
+  unsigned votes = 0;
+  for (int i = 0; i < 32; ++i) {
+    if ((mask & present()) >> i & 1U) votes |= static_cast<unsigned>(*slot(i)) << i;
+  }
+  wait(Wait::warp, mask, line);
+  return votes;
+}
+template <class Tag, class T, int N>
+T* Thread::shared() {
+  static const char tag = 0;
+  return static_cast<T*>(block_->array(&tag, sizeof(T) * N));
+}
+template <class T>
+T* Thread::dynamic_shared() {
+  static const char tag = 0;
+  return static_cast<T*>(block_->array(&tag, static_cast<std::size_t>(block_->shape_.shared_bytes)));
+}
+
+inline void Thread::mma_tf32(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2], int line) {
+  struct Operands {
+    std::uint32_t a[4], b[2];
+  } mine;
+  std::memcpy(mine.a, a, sizeof a);
+  std::memcpy(mine.b, b, sizeof b);
+  if (present() != ~0U) fault(join("mma at line ", line, " in a warp of fewer than 32 threads"));
+  std::memcpy(slot(lane()), &mine, sizeof mine);
+  wait(Wait::warp, ~0U, line);
+  const auto value = [](std::uint32_t word) {
+    float x;
+    word &= 0xFFFFE000U;
+    std::memcpy(&x, &word, sizeof x);
+    return static_cast<double>(x);
+  };
+  const int g = lane() / 4, t = lane() % 4;
+  for (int i = 0; i < 4; ++i) {
+    const int row = g + 8 * (i / 2), col = 2 * t + i % 2;
+    double sum = d[i];
+    for (int k = 0; k < 8; ++k) {
+      Operands left, right;
+      std::memcpy(&left, slot(row % 8 * 4 + k % 4), sizeof left);
+      std::memcpy(&right, slot(col * 4 + k % 4), sizeof right);
+      sum += value(left.a[row / 8 + 2 * (k / 4)]) * value(right.b[k / 4]);
+    }
+    d[i] = static_cast<float>(sum);
+  }
+  wait(Wait::warp, ~0U, line);
+}
+
+/// Runs body over the grid. Throws KernelFault, or what the body threw; UsageError for a shape that no device takes.
+template <class Body>
+void launch(const char* kernel, const LaunchShape& shape, Order order, const Body& body) {
+  check(shape.grid >= 1 && shape.block >= 1 && shape.block <= 1024, kernel, ": a launch of ", shape.grid, " blocks of ",
+        shape.block, " threads; a grid has at least 1 block and a block 1 to 1024 threads");
+  check(shape.shared_bytes >= 0 && shape.shared_bytes <= 227 * 1024, kernel, ": ", shape.shared_bytes,
+        " bytes of shared memory; a block has at most 227 KiB");
+  std::vector<int> threads(static_cast<std::size_t>(shape.block));
+  for (int i = 0; i < shape.block; ++i) threads[static_cast<std::size_t>(i)] = order == Order::reverse ? shape.block - 1 - i : i;
+  Block block(kernel, shape);
+  std::uint32_t state = 2463534242U;
+  for (int b = 0; b < shape.grid; ++b) {
+    if (order == Order::shuffled) {
+      for (std::size_t i = threads.size(); i > 1; --i) {
+        state ^= state << 13, state ^= state >> 17, state ^= state << 5;
+        std::swap(threads[i - 1], threads[state % i]);
+      }
+    }
+    block.run(order == Order::reverse ? shape.grid - 1 - b : b, threads, body);
+  }
+}
+
+}  // namespace tweedie::kernels::simt
