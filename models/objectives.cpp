@@ -13,8 +13,12 @@ namespace tweedie {
 
 namespace {
 
+// What Denoising's options say of it: flow matching has a weight of its own.
 Weighting weighting(const Objective& objective) {
-  return std::visit([](const auto& o) { return o.weighting; }, objective);
+  if (const auto* d = std::get_if<Denoising>(&objective)) return d->weighting;
+  if (const auto* e = std::get_if<Explicit>(&objective)) return e->weighting;
+  if (const auto* s = std::get_if<Sliced>(&objective)) return s->weighting;
+  return Weighting::sigma_squared;
 }
 
 const char* name(Projection projection) {
@@ -50,11 +54,79 @@ std::string describe(const Objective& objective) {
   std::string text;
   if (std::holds_alternative<Denoising>(objective)) text = "denoising";
   if (std::holds_alternative<Explicit>(objective)) text = "explicit";
+  if (std::holds_alternative<FlowMatching>(objective)) text = "flow matching";
   if (const auto* sliced = std::get_if<Sliced>(&objective)) {
     text = join("sliced(", name(sliced->projection), sliced->variance_reduced ? ", variance_reduced" : "", ", ",
                 sliced->num_projections, ")");
   }
-  return weighting(objective) == Weighting::plain ? text + ", plain" : text;
+  const auto* denoising = std::get_if<Denoising>(&objective);
+  switch (weighting(objective)) {
+    case Weighting::sigma_squared:
+      return text;
+    case Weighting::plain:
+      return text + ", plain";
+    case Weighting::v:
+      return text + ", v";
+    case Weighting::edm:
+      return denoising == nullptr ? text + ", edm" : join(text, ", edm(", denoising->sigma_data, ")");
+    case Weighting::likelihood:
+      return denoising == nullptr || !denoising->process ? text + ", likelihood"
+                                                         : join(text, ", likelihood(", describe(*denoising->process), ")");
+  }
+  fail("describe: unknown weighting");
+}
+
+void check_objective(const Objective& objective) {
+  if (const auto* sliced = std::get_if<Sliced>(&objective)) {
+    check(sliced->num_projections >= 1 && sliced->num_projections < Index{1} << 24, "sliced score matching: num_projections is ",
+          sliced->num_projections, "; give 1 to 2^24 - 1");
+  }
+  const Weighting w = weighting(objective);
+  if (const auto* denoising = std::get_if<Denoising>(&objective)) {
+    check(w != Weighting::edm || (std::isfinite(denoising->sigma_data) && denoising->sigma_data > 0), "denoising: sigma_data is ",
+          denoising->sigma_data, "; give the data's standard deviation, positive and finite");
+    check(w != Weighting::likelihood || denoising->process.has_value(),
+          "denoising: the likelihood weighting has no process; give Denoising::process, such as vp()");
+    check(w == Weighting::likelihood || !denoising->process.has_value(), "denoising: a process (",
+          denoising->process ? denoising->process->name() : "",
+          ") is given and the weighting is not likelihood; leave it out or give Weighting::likelihood");
+  } else {
+    check(w == Weighting::sigma_squared || w == Weighting::plain, describe(objective),
+          ": this weighting belongs to denoising; give sigma_squared or plain");
+  }
+}
+
+namespace {
+
+// loss_weight() of checked options.
+double weight_at(const Objective& objective, double sigma) {
+  if (std::holds_alternative<FlowMatching>(objective)) return (1 + sigma) * (1 + sigma);
+  switch (weighting(objective)) {
+    case Weighting::sigma_squared:
+      return 1;
+    case Weighting::plain:
+      return 1 / (sigma * sigma);
+    case Weighting::v:
+      return 1 + sigma * sigma;
+    case Weighting::edm: {
+      const double ratio = sigma / std::get<Denoising>(objective).sigma_data;
+      return 1 + ratio * ratio;
+    }
+    case Weighting::likelihood: {
+      const Process& p = *std::get<Denoising>(objective).process;
+      const double t = p.time_of(sigma), std = p.sigma(t);
+      return p.g_squared(t) / (std * std);
+    }
+  }
+  fail("loss_weight: unknown weighting");
+}
+
+}  // namespace
+
+double loss_weight(const Objective& objective, double sigma) {
+  check_objective(objective);
+  check(std::isfinite(sigma) && sigma > 0, "loss_weight: sigma is ", sigma, "; give a positive finite number");
+  return weight_at(objective, sigma);
 }
 
 // ---- Batches
@@ -62,12 +134,13 @@ std::string describe(const Objective& objective) {
 template <class S>
 void perturb(ConstRows<S> data, const NoiseLevels& levels, const Rng& rng, const PerturbOptions& options, BatchX<S>& batch) {
   const Index rows = data.rows(), dim = data.cols();
-  const bool discrete = options.sampling == SigmaSampling::levels;
+  const bool discrete = options.sampling.kind() == SigmaSampling::Kind::levels;
   ensure_shape(batch.x, rows, dim);
   ensure_shape(batch.eps, rows, dim);
   ensure_size(batch.sigma, rows);
   ensure_size(batch.level, discrete ? rows : 0);
-  const double low = std::log(levels.min()), range = std::log(levels.max()) - low;
+  std::optional<SigmaSampling::Truncated> sigma_at;
+  if (!discrete) sigma_at.emplace(options.sampling.truncated(levels.min(), levels.max()));
   parallel_for(rows, kLeafRows, [&](Index begin, Index end) {
     for (Index b = begin; b < end; ++b) {
       const std::uint64_t row = options.first_row + static_cast<std::uint64_t>(b);
@@ -77,7 +150,7 @@ void perturb(ConstRows<S> data, const NoiseLevels& levels, const Rng& rng, const
         batch.level[b] = static_cast<std::int32_t>(level);
         batch.sigma[b] = static_cast<S>(levels[level]);
       } else {
-        batch.sigma[b] = static_cast<S>(std::exp(low + range * rng.uniform(Purpose::level, options.step, row)));
+        batch.sigma[b] = static_cast<S>((*sigma_at)(rng.uniform(Purpose::level, options.step, row)));
       }
       std::copy_n(data.row(b).begin(), dim, batch.x.row(b).begin());
     }
@@ -121,9 +194,9 @@ template <class S>
 void draw_directions(const Objective& objective, const Rng& rng, const PerturbOptions& options, BatchX<S>& batch) {
   const auto* sliced = std::get_if<Sliced>(&objective);
   const Index rows = batch.rows(), dim = batch.x.cols(), count = sliced == nullptr ? 0 : sliced->num_projections;
+  check_objective(objective);
   ensure_shape(batch.directions, count * rows, count == 0 ? 0 : dim);
   if (sliced == nullptr) return;
-  check(count >= 1 && count < Index{1} << 24, "sliced score matching: num_projections is ", count, "; give 1 to 2^24 - 1");
   const double radius = sliced->variance_reduced ? std::sqrt(static_cast<double>(dim)) : 1;
   for (Index p = 0; p < count; ++p) {
     const Rows<S> block = batch.directions.middle_rows(p * rows, rows);
@@ -193,15 +266,28 @@ VarX<S> sliced_rows(VarX<S> u, VarX<S> x, ConstRows<S> directions, const Sliced&
 }
 
 template <class S>
-VarX<S> weighted(VarX<S> rows, Weighting weighting, const BatchX<S>& batch) {
-  return weighting == Weighting::plain ? rows / square(column(rows.tape(), batch.sigma)) : rows;
+VarX<S> weighted(VarX<S> rows, const Objective& objective, const BatchX<S>& batch) {
+  const bool flow = std::holds_alternative<FlowMatching>(objective);
+  if (!flow && weighting(objective) == Weighting::sigma_squared) return rows;
+  if (weighting(objective) == Weighting::plain) return rows / square(column(rows.tape(), batch.sigma));
+  // In double whatever S is, into the thread's own memory: the tape copies it, and a training step allocates nothing.
+  static thread_local Buffer<S> weights;
+  ensure_size(weights, batch.rows());
+  for (Index b = 0; b < batch.rows(); ++b) weights[b] = static_cast<S>(weight_at(objective, static_cast<double>(batch.sigma[b])));
+  return rows * rows.tape().constant(ConstRows<S>(weights.data(), weights.size(), 1));
 }
 
 }  // namespace
 
 template <class S>
+LossX<S> denoising_score_matching_loss(VarX<S> scaled_score, const BatchX<S>& batch, const Denoising& options) {
+  check_objective(options);
+  return mean_of(weighted(denoising_rows(scaled_score, batch), options, batch));
+}
+
+template <class S>
 LossX<S> denoising_score_matching_loss(VarX<S> scaled_score, const BatchX<S>& batch, Weighting weighting) {
-  return mean_of(weighted(denoising_rows(scaled_score, batch), weighting, batch));
+  return denoising_score_matching_loss(scaled_score, batch, Denoising{.weighting = weighting});
 }
 
 template <class S>
@@ -225,18 +311,27 @@ LossX<S> sliced_score_matching_loss(VarX<S> score, VarX<S> x, std::type_identity
 template <class S>
 LossX<S> objective_loss(const Objective& objective, const Network& network, TapeX<S>& tape, std::span<const VarX<S>> parameters,
                         const BatchX<S>& batch) {
-  VarX<S> rows;
-  if (std::holds_alternative<Denoising>(objective)) {
+  check_objective(objective);
+  const VarX<S> log_variance = network.log_variance(tape, parameters, batch.noise());
+  if (std::holds_alternative<Denoising>(objective) || std::holds_alternative<FlowMatching>(objective)) {
     const VarX<S> x = tape.constant_view(batch.x.view());
-    rows = denoising_rows(network.scaled_score(tape, parameters, x, batch.noise()), batch);
-  } else {
-    const VarX<S> x = tape.parameter(batch.x.view());
-    const VarX<S> u = network.scaled_score(tape, parameters, x, batch.noise());
-    const VarX<S> sigma = column(tape, batch.sigma);
-    const auto* sliced = std::get_if<Sliced>(&objective);
-    rows = sliced == nullptr ? explicit_rows(u, x, sigma) : sliced_rows(u, x, batch.directions.view(), *sliced, sigma);
+    VarX<S> rows = weighted(denoising_rows(network.scaled_score(tape, parameters, x, batch.noise()), batch), objective, batch);
+    if (log_variance) {
+      check(log_variance.rows() == batch.rows() && log_variance.cols() == 1, "objective_loss: the network's log-variance is ",
+            shape(log_variance.value()), ", the batch has ", batch.rows(), " rows");
+      rows = exp(-log_variance) * rows + .5 * static_cast<double>(batch.x.cols()) * log_variance;
+    }
+    return mean_of(rows);
   }
-  return mean_of(weighted(rows, weighting(objective), batch));
+  check(!log_variance, "objective_loss: ", describe(objective),
+        " has no use for a learned log-variance; build the network without it, or train by denoising");
+  const VarX<S> x = tape.parameter(batch.x.view());
+  const VarX<S> u = network.scaled_score(tape, parameters, x, batch.noise());
+  const VarX<S> sigma = column(tape, batch.sigma);
+  const auto* sliced = std::get_if<Sliced>(&objective);
+  const VarX<S> rows =
+      sliced == nullptr ? explicit_rows(u, x, sigma) : sliced_rows(u, x, batch.directions.view(), *sliced, sigma);
+  return mean_of(weighted(rows, objective, batch));
 }
 
 Var denoising_loss(Tape& tape, const Network& network, std::span<const Var> parameters, const Batch& batch) {
@@ -247,6 +342,7 @@ Var denoising_loss(Tape& tape, const Network& network, std::span<const Var> para
   template void perturb(ConstRows<S>, const NoiseLevels&, const Rng&, const PerturbOptions&, BatchX<S>&); \
   template void draw_directions(const Objective&, const Rng&, const PerturbOptions&, BatchX<S>&);         \
   template LossX<S> denoising_score_matching_loss(VarX<S>, const BatchX<S>&, Weighting);                  \
+  template LossX<S> denoising_score_matching_loss(VarX<S>, const BatchX<S>&, const Denoising&);           \
   template LossX<S> denoising_score_matching_epsilon(VarX<S>, const BatchX<S>&);                          \
   template LossX<S> score_matching_loss(VarX<S>, VarX<S>);                                                \
   template LossX<S> sliced_score_matching_loss(VarX<S>, VarX<S>, ConstRows<S>, const Sliced&);            \

@@ -95,6 +95,7 @@ namespace {
 
 constexpr double kSmoothing = .98;
 constexpr std::int64_t kChapterEpochs = 100;
+constexpr Index kLossBins = 8;  // of ln sigma, in reports of networks without levels
 
 // Children of the run's stream, in the order of splitting.
 struct Streams {
@@ -105,24 +106,57 @@ struct Streams {
   Rng valid_noise;  // their fixed noise
 };
 
-NoiseLevels levels_of(const Network& net, SigmaSampling sampling) {
-  if (net.levels() != nullptr) return *net.levels();
-  check(sampling == SigmaSampling::continuous,
-        "train: the network has no discrete levels; give sigma_sampling = SigmaSampling::continuous");
-  check(std::isfinite(net.sigma_max()) && net.sigma_min() > 0, "train: the network's sigma range [", net.sigma_min(), ", ",
-        net.sigma_max(), "] is not positive and finite");
-  return NoiseLevels({net.sigma_max(), net.sigma_min()});
+SigmaSampling sampling_of(const Network& net, const TrainOptions& options) {
+  if (options.sigma_sampling.kind() != SigmaSampling::Kind::automatic) return options.sigma_sampling;
+  if (net.levels() != nullptr) return SigmaSampling::levels;
+  if (std::holds_alternative<FlowMatching>(options.objective)) return SigmaSampling::flow();
+  const auto* denoising = std::get_if<Denoising>(&options.objective);
+  if (denoising == nullptr) return SigmaSampling::continuous;
+  if (denoising->process) return SigmaSampling::process(*denoising->process);
+  return denoising->weighting == Weighting::edm ? SigmaSampling::lognormal() : SigmaSampling::continuous;
 }
 
-void check_data(const Network& net, ConstRows<float> data) {
-  check<DataError>(data.rows() >= 1, "train: the data has no rows");
-  check<DataError>(data.cols() == net.dim(), "train: the data is ", shape(data), ", the network expects ", net.dim(), " columns");
+NoiseLevels levels_of(const Network& net, const SigmaSampling& sampling) {
+  if (net.levels() != nullptr) return *net.levels();
+  check(sampling.kind() != SigmaSampling::Kind::levels,
+        "train: the network has no discrete levels; leave sigma_sampling at automatic or give SigmaSampling::continuous");
+  const double low = net.sigma_min(), high = net.sigma_max();
+  check(std::isfinite(high) && low > 0, "train: the network's sigma range [", low, ", ", high, "] is not positive and finite");
+  return low < high ? NoiseLevels({high, low}) : NoiseLevels({high});
+}
+
+void check_rows(const char* what, ConstRows<float> data) {
   for (Index r = 0; r < data.rows(); ++r) {
     for (Index c = 0; c < data.cols(); ++c) {
-      check<DataError>(std::isfinite(data(r, c)), "train: row ", r, ", column ", c, " of the data is not finite (", data(r, c),
-                       "); drop the row or fill the cell");
+      check<DataError>(std::isfinite(data(r, c)), "train: row ", r, ", column ", c, " of the ", what, " is not finite (",
+                       data(r, c), "); drop the row or fill the cell");
     }
   }
+}
+
+void check_data(const Network& net, const TrainingData& data) {
+  const Index rows = data.rows.rows(), classes = net.num_classes(), width = net.covariate_dim();
+  check<DataError>(rows >= 1, "train: the data has no rows");
+  check<DataError>(data.rows.cols() == net.dim(), "train: the data is ", shape(data.rows), ", the network expects ", net.dim(),
+                   " columns");
+  check_rows("data", data.rows);
+
+  const auto labels = static_cast<Index>(data.labels.size());
+  check<DataError>(classes > 0 || labels == 0, "train: ", labels, " labels are given and the network takes none; leave them out");
+  check<DataError>(classes == 0 || labels == rows, "train: ", labels, " labels for ", rows, " rows; the network has ", classes,
+                   " classes: give TrainingData with a label for each row");
+  for (Index r = 0; r < labels; ++r) {
+    const std::int32_t label = data.labels[static_cast<std::size_t>(r)];
+    check<DataError>(label >= 0 && label < classes, "train: the label of row ", r, " is ", label,
+                     "; the network's run from 0 to ", classes - 1);
+  }
+  const bool covariates = data.covariates.rows() > 0 || data.covariates.cols() > 0;
+  check<DataError>(width > 0 || !covariates, "train: covariates ", shape(data.covariates),
+                   " are given and the network takes none; leave them out");
+  check<DataError>(width == 0 || (data.covariates.rows() == rows && data.covariates.cols() == width),
+                   "train: the covariates are ", shape(data.covariates), ", expected (", rows, ", ", width,
+                   "): give TrainingData with covariates for each row");
+  check_rows("covariates", data.covariates);
 }
 
 std::uint32_t fingerprint(ConstRows<float> data) {
@@ -155,14 +189,15 @@ void check_finite(std::span<const float> values, const ParameterLayout& layout, 
 }  // namespace
 
 struct Trainer::State {
-  State(Network& network, ConstRows<float> table, FreshRows generator, TrainOptions run, const Rng& stream)
+  State(Network& network, const TrainingData& table, FreshRows generator, TrainOptions run, const Rng& stream)
       : net(network),
         data(table),
         draw(std::move(generator)),
         options(std::move(run)),
         rng(stream),
         streams(stream),
-        levels(levels_of(network, options.sigma_sampling)),
+        sampling(sampling_of(network, options)),
+        levels(levels_of(network, sampling)),
         engine(make_training_step(network, options.objective, options.device, options.precision, options.engine)),
         adam(network.layout().size(), options.adam),
         gradient(network.layout().size()) {
@@ -172,18 +207,20 @@ struct Trainer::State {
     if (options.ema > 0) ema = copy_of(net.parameters());
     clean = Matrix(options.batch, net.dim());
     row_losses = Buffer<float>(options.batch);
-    const Index counted = options.sigma_sampling == SigmaSampling::levels ? levels.size() : 0;
+    const Index counted = net.levels() == nullptr ? kLossBins : on_levels() ? levels.size() : 0;
     level_sums = Buffer<double>(counted);
     level_counts = Buffer<std::int64_t>(counted);
+    if (options.condition_dropout > 0) batch.dropped = Buffer<std::int32_t>(options.batch);
   }
 
   Network& net;
-  ConstRows<float> data;  // empty for fresh draws
+  TrainingData data;  // empty for fresh draws
   FreshRows draw;
   TrainOptions options;
   Rng rng;  // as given: what a checkpoint stores
   Streams streams;
-  NoiseLevels levels;
+  SigmaSampling sampling;  // never automatic
+  NoiseLevels levels;      // of a network without: the ends of its range
   std::unique_ptr<TrainingEngine> engine;
   std::unique_ptr<TrainingEngine> valid_engine;  // a tape of its own, so that the training tape's memory stays as it is
   Adam adam;
@@ -208,6 +245,8 @@ struct Trainer::State {
   Buffer<std::int64_t> level_counts;
   std::chrono::steady_clock::time_point begin = std::chrono::steady_clock::now();
 
+  bool on_levels() const { return sampling.kind() == SigmaSampling::Kind::levels; }
+  bool conditional() const { return net.num_classes() > 0 || net.covariate_dim() > 0; }
   bool fresh() const { return static_cast<bool>(draw); }
   double smoothed() const { return steps == 0 ? 0 : loss_average / (1 - std::pow(kSmoothing, static_cast<double>(steps))); }
   std::span<const float> raw_parameters() const { return raw.size() > 0 ? raw.span() : std::as_const(net).parameters(); }
@@ -233,19 +272,23 @@ struct Trainer::State {
     check(o.checkpoint_every >= 0, "train: checkpoint_every is ", o.checkpoint_every, "; give 0 (only at the end) or more");
     check(o.checkpoint_every == 0 || !o.checkpoint_path.empty(), "train: checkpoint_every is ", o.checkpoint_every,
           " and there is no checkpoint_path");
-    const auto* sliced = std::get_if<Sliced>(&o.objective);
-    check(sliced == nullptr || (sliced->num_projections >= 1 && sliced->num_projections < Index{1} << 24),
-          "train: num_projections is ", sliced == nullptr ? 0 : sliced->num_projections, "; give 1 to 2^24 - 1");
+    check_objective(o.objective);
+    if (!on_levels()) sampling.truncated(levels.min(), levels.max());
+    check(o.condition_dropout >= 0 && o.condition_dropout <= 1, "train: condition_dropout is ", o.condition_dropout,
+          "; give a part of the rows in [0, 1]");
+    check(o.condition_dropout == 0 || conditional(), "train: condition_dropout is ", o.condition_dropout,
+          " and the network takes no condition; leave it at 0");
     ema_decay(o.ema, o.ema_warmup, 0);
     schedule_factor(o.schedule, 0, 1);
     if (!fresh()) return;
     check(o.steps > 0, "train: fresh draws have no epochs; give steps");
+    check(!conditional(), "train: fresh draws carry no labels or covariates, which the network needs; give TrainingData");
     check(o.valid_fraction == 0, "train: fresh draws have no rows to keep apart; leave valid_fraction at 0");
   }
 
   void split_table() {
     check_data(net, data);
-    const Index rows = data.rows();
+    const Index rows = data.rows.rows();
     if (options.valid_fraction > 0) {
       const auto count = static_cast<Index>(std::llround(options.valid_fraction * static_cast<double>(rows)));
       check<DataError>(count >= 1 && count < rows, "train: valid_fraction ", options.valid_fraction, " of ", rows, " rows keeps ",
@@ -283,19 +326,45 @@ struct Trainer::State {
     return static_cast<Index>(split ? (*split)(row + valid_rows.size()) : row);
   }
 
+  // A row of the table with its condition into row b of the clean rows and of a batch whose condition buffers have their size.
+  void take_row(Index row, Index b, Matrix& rows, Batch& into) const {
+    const auto values = data.rows.row(row);
+    std::copy(values.begin(), values.end(), rows.row(b).begin());
+    if (!data.labels.empty()) into.labels[b] = data.labels[static_cast<std::size_t>(row)];
+    if (data.covariates.rows() > 0) {
+      const auto covariates = data.covariates.row(row);
+      std::copy(covariates.begin(), covariates.end(), into.covariates.row(b).begin());
+    }
+  }
+
+  void size_conditions(Index rows, Batch& into) const {
+    if (net.num_classes() > 0 && into.labels.size() != rows) into.labels = Buffer<std::int32_t>(rows);
+    if (net.covariate_dim() > 0 && into.covariates.rows() != rows) into.covariates = Matrix(rows, net.covariate_dim());
+  }
+
   void draw_batch() {
     const std::uint64_t first = static_cast<std::uint64_t>(steps) * static_cast<std::uint64_t>(options.batch);
     if (fresh()) {
       draw(first, clean.view());
     } else {
-      for (Index b = 0; b < options.batch; ++b) {
-        const auto row = data.row(table_row(first + static_cast<std::uint64_t>(b)));
-        std::copy(row.begin(), row.end(), clean.row(b).begin());
-      }
+      size_conditions(options.batch, batch);
+      for (Index b = 0; b < options.batch; ++b) take_row(table_row(first + static_cast<std::uint64_t>(b)), b, clean, batch);
     }
-    const PerturbOptions draws{.sampling = options.sigma_sampling, .step = static_cast<std::uint32_t>(steps)};
+    const PerturbOptions draws{.sampling = sampling, .step = static_cast<std::uint32_t>(steps)};
     perturb<float>(clean, levels, streams.noise, draws, batch);
     draw_directions(options.objective, streams.noise, draws, batch);
+    for (Index b = 0; b < batch.dropped.size(); ++b) {
+      const double u = streams.noise.uniform(Purpose::dropout, draws.step, static_cast<std::uint64_t>(b));
+      batch.dropped[b] = u <= options.condition_dropout ? 1 : 0;
+    }
+  }
+
+  // Where a row's loss is counted: its level, or its eighth of the network's ln sigma, the largest first.
+  Index loss_bin(Index b) const {
+    if (on_levels()) return batch.level[b];
+    if (levels.size() == 1) return 0;
+    const double place = std::log(levels.max() / static_cast<double>(batch.sigma[b])) / std::log(levels.max() / levels.min());
+    return std::clamp(static_cast<Index>(place * static_cast<double>(kLossBins)), Index{0}, kLossBins - 1);
   }
 
   double step() {
@@ -317,9 +386,10 @@ struct Trainer::State {
     ++steps;
     last_loss = loss;
     last_norm = norm;
-    for (Index b = 0; b < batch.level.size(); ++b) {
-      level_sums[batch.level[b]] += static_cast<double>(row_losses[b]);
-      ++level_counts[batch.level[b]];
+    for (Index b = 0; level_sums.size() > 0 && b < options.batch; ++b) {
+      const Index bin = loss_bin(b);
+      level_sums[bin] += static_cast<double>(row_losses[b]);
+      ++level_counts[bin];
     }
     return loss;
   }
@@ -329,10 +399,10 @@ struct Trainer::State {
     if (!std::isfinite(norm)) diverged(loss, norm, "the gradient is not finite");
     if (options.max_loss_growth == 0) return;
     if (loss_limit == 0) {
-      // A network that answers 0 has the denoising loss D/2, at the plain weighting up to D/2 / sigma_min^2: a start below
-      // that (a trained network, a lucky batch) is no measure.
-      const bool plain = std::visit([](const auto& o) { return o.weighting == Weighting::plain; }, options.objective);
-      const double zero = .5 * static_cast<double>(net.dim()) * (plain ? 1 / (levels.min() * levels.min()) : 1);
+      // A network that answers 0 has the denoising loss D/2 w(sigma); the weights are largest at one of the ends. A start below
+      // that (a trained network, a lucky batch, a learned log-variance whose losses are negative) is no measure.
+      const double weight = std::max(loss_weight(options.objective, levels.min()), loss_weight(options.objective, levels.max()));
+      const double zero = .5 * static_cast<double>(net.dim()) * weight;
       loss_limit = options.max_loss_growth * std::max(std::abs(loss), zero);
     }
     if (smoothed_loss > loss_limit) {
@@ -367,12 +437,10 @@ struct Trainer::State {
     double sum = 0;
     Batch block;
     for (Index first = 0; first < count; first += options.batch) {
-      Matrix rows(std::min(options.batch, count - first), data.cols());
-      for (Index b = 0; b < rows.rows(); ++b) {
-        const auto row = data.row(valid_rows[static_cast<std::size_t>(first + b)]);
-        std::copy(row.begin(), row.end(), rows.row(b).begin());
-      }
-      const PerturbOptions draws{.sampling = options.sigma_sampling, .first_row = static_cast<std::uint64_t>(first)};
+      Matrix rows(std::min(options.batch, count - first), data.rows.cols());
+      size_conditions(rows.rows(), block);
+      for (Index b = 0; b < rows.rows(); ++b) take_row(valid_rows[static_cast<std::size_t>(first + b)], b, rows, block);
+      const PerturbOptions draws{.sampling = sampling, .first_row = static_cast<std::uint64_t>(first)};
       perturb<float>(rows, levels, streams.valid_noise, draws, block);
       draw_directions(options.objective, streams.valid_noise, draws, block);
       Buffer<float> losses(rows.rows());
@@ -385,7 +453,7 @@ struct Trainer::State {
   // The options that fix a run's numbers, as a checkpoint stores them.
   Strings settings() const {
     const TrainOptions& o = options;
-    return {
+    Strings all = {
         {"train.objective", describe(o.objective)},
         {"train.batch", join(o.batch)},
         {"train.learning_rate", join(o.learning_rate)},
@@ -395,20 +463,28 @@ struct Trainer::State {
          join("betas ", o.adam.beta1, " ", o.adam.beta2, ", epsilon ", o.adam.epsilon, ", weight decay ", o.adam.weight_decay)},
         {"train.clip_norm", join(o.clip_norm)},
         {"train.ema", join(o.ema, o.ema_warmup ? ", warm-up" : "")},
-        {"train.sigma_sampling", o.sigma_sampling == SigmaSampling::levels ? "levels" : "continuous"},
+        {"train.sigma_sampling", describe(sampling)},
         {"train.valid_fraction", join(o.valid_fraction)},
-        {"train.data",
-         fresh() ? std::string("fresh draws") : join(data.rows(), " x ", data.cols(), ", crc32c ", fingerprint(data))},
+        {"train.data", fresh() ? std::string("fresh draws")
+                               : join(data.rows.rows(), " x ", data.rows.cols(), ", crc32c ", fingerprint(data.rows))},
     };
+    if (conditional()) {
+      all["train.conditions"] = join("labels crc32c ", crc32c(std::as_bytes(data.labels)), ", covariates crc32c ",
+                                     fingerprint(data.covariates), ", dropout ", o.condition_dropout);
+    }
+    return all;
   }
 };
 
 Trainer::Trainer(Network& net, ConstRows<float> data, TrainOptions options, const Rng& rng)
+    : Trainer(net, TrainingData{.rows = data}, std::move(options), rng) {}
+
+Trainer::Trainer(Network& net, const TrainingData& data, TrainOptions options, const Rng& rng)
     : state_(std::make_unique<State>(net, data, nullptr, std::move(options), rng)) {}
 
 Trainer::Trainer(Network& net, FreshRows draw, TrainOptions options, const Rng& rng) {
   check(static_cast<bool>(draw), "Trainer: the function that draws rows is empty");
-  state_ = std::make_unique<State>(net, ConstRows<float>(), std::move(draw), std::move(options), rng);
+  state_ = std::make_unique<State>(net, TrainingData{}, std::move(draw), std::move(options), rng);
 }
 
 Trainer::Trainer(Trainer&&) noexcept = default;
@@ -559,6 +635,11 @@ TrainingStep train_with(Trainer trainer, const TrainingCallback& callback) {
 }  // namespace
 
 TrainingStep train(Network& net, ConstRows<float> data, const TrainOptions& options, const Rng& rng,
+                   const TrainingCallback& callback) {
+  return train_with(Trainer(net, data, options, rng), callback);
+}
+
+TrainingStep train(Network& net, const TrainingData& data, const TrainOptions& options, const Rng& rng,
                    const TrainingCallback& callback) {
   return train_with(Trainer(net, data, options, rng), callback);
 }

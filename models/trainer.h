@@ -9,6 +9,9 @@
 // [epoch 0 | epoch 1 | ...]: each epoch holds each row once, every batch is full (one may span two epochs) and every row
 // weighs the same; a short last batch, whose rows would weigh more, does not exist. An epoch is n rows, so e epochs are
 // ceil(e n / batch) steps.
+// A conditional network is trained on TrainingData, whose labels and covariates go with their rows through shuffling, validation
+// split and resuming. With condition_dropout p it learns the unconditional score too, as classifier-free guidance needs: each
+// row goes without its condition with probability p [Ho & Salimans 2022, Alg. 1].
 // In the steady state a step allocates nothing (explicit score matching aside: its D recorded gradients come in vectors).
 // SPDX-License-Identifier: MIT
 #pragma once
@@ -30,6 +33,14 @@
 
 namespace tweedie {
 
+/// A table with what each row is conditioned on: what the network was built for, all of it and nothing else. Views; the data
+/// outlives the trainer.
+struct TrainingData {
+  ConstRows<float> rows;                      // (N, D)
+  std::span<const std::int32_t> labels = {};  // (N), 0 .. num_classes() - 1; or empty
+  ConstRows<float> covariates = {};           // (N, C), finite; or empty
+};
+
 struct TrainOptions {
   Objective objective = Denoising{};
   std::int64_t steps = 0;   // optimiser updates ...
@@ -41,7 +52,10 @@ struct TrainOptions {
   double clip_norm = 0;    // largest norm of a gradient; 0: no clipping
   double ema = .999;       // decay of the weights' average; 0: none (as in the chapter)
   bool ema_warmup = true;  // decay min(ema, (1 + t) / (10 + t)), so that a short run's average forgets its untrained start
-  SigmaSampling sigma_sampling = SigmaSampling::levels;
+  // automatic: levels of a network that has them; else flow() for flow matching, process(p) for the likelihood weighting of p,
+  // lognormal() for the edm weighting and continuous for all others.
+  SigmaSampling sigma_sampling = SigmaSampling::automatic;
+  double condition_dropout = 0;       // part of the rows that train without their condition, in [0, 1]; validation drops none
   double valid_fraction = 0;          // part of a table's rows kept apart for the validation loss
   std::int64_t log_every = 100;       // steps between callbacks; the last step always calls
   std::string checkpoint_path = {};   // written after the last step (not by a run that was ended early); empty: never
@@ -65,9 +79,12 @@ struct TrainingStep {
   double gradient_norm = 0;  // before clipping
   double seconds = 0;        // since the run began or was resumed
   bool has_valid_loss = false;
-  double valid_loss = 0;             // same objective on the validation rows with fixed noise; EMA weights where ema > 0
-  std::vector<double> level_losses;  // (L) mean loss of the rows at each level since the last report; NaN: no rows
-  std::string engine;                // what computes the steps, such as "tape, cpu avx512, fp32"
+  double valid_loss = 0;  // same objective on the validation rows with fixed noise; EMA weights where ema > 0
+  // Mean loss of the rows since the last report, NaN where there were none: at each level (L) of a network that has levels and
+  // trains on them; empty where it trains on a range instead; of a network without levels in 8 bins, equal in ln sigma, from
+  // the largest sigma down.
+  std::vector<double> level_losses;
+  std::string engine;  // what computes the steps, such as "tape, cpu avx512, fp32"
 };
 
 /// Called with each report; false ends the run. Takes a function that returns bool or nothing.
@@ -116,7 +133,11 @@ class TWEEDIE_API Trainer {
   /// On a table (N, D) that outlives the trainer. Throws UsageError for options that contradict, DataError for a table of
   /// another width than the network's or with a cell that is not finite.
   Trainer(Network& net, ConstRows<float> data, TrainOptions options, const Rng& rng);
-  /// On fresh draws: `steps` must be given, epochs and valid_fraction have no meaning and are refused.
+  /// On a table with conditions. Throws DataError besides for labels or covariates that are missing, not the network's, of
+  /// another number of rows, out of range or not finite.
+  Trainer(Network& net, const TrainingData& data, TrainOptions options, const Rng& rng);
+  /// On fresh draws: `steps` must be given, epochs and valid_fraction have no meaning and are refused, and so is a conditional
+  /// network.
   Trainer(Network& net, FreshRows draw, TrainOptions options, const Rng& rng);
   Trainer(Trainer&&) noexcept;
   ~Trainer();
@@ -154,9 +175,11 @@ class TWEEDIE_API Trainer {
   std::unique_ptr<State> state_;
 };
 
-/// Trains `net` on a table (N, D) or on fresh draws, and leaves it with the averaged weights where ema > 0, else the raw ones
-/// (also when a callback ended the run). Errors as Trainer. Returns the last report.
+/// Trains `net` on a table (N, D), with conditions or not, or on fresh draws, and leaves it with the averaged weights where ema >
+/// 0, else the raw ones (also when a callback ended the run). Errors as Trainer. Returns the last report.
 TWEEDIE_API TrainingStep train(Network& net, ConstRows<float> data, const TrainOptions& options, const Rng& rng,
+                               const TrainingCallback& callback = {});
+TWEEDIE_API TrainingStep train(Network& net, const TrainingData& data, const TrainOptions& options, const Rng& rng,
                                const TrainingCallback& callback = {});
 TWEEDIE_API TrainingStep train(Network& net, const FreshRows& draw, const TrainOptions& options, const Rng& rng,
                                const TrainingCallback& callback = {});

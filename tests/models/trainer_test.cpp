@@ -547,7 +547,9 @@ TEST_CASE("data and options that cannot be used are refused") {
   CHECK_THROWS_AS(Trainer(net, mixture_draws(128), {.steps = 1, .valid_fraction = .5}, Rng{1}), UsageError);
 
   Recorder any_sigma(2, .1, 1);  // no discrete levels
-  CHECK_THROWS_AS(Trainer(any_sigma, mixture_draws(8), {.steps = 1, .batch = 8}, Rng{1}), UsageError);
+  CHECK_THROWS_AS(Trainer(any_sigma, mixture_draws(8), {.steps = 1, .batch = 8, .sigma_sampling = SigmaSampling::levels}, Rng{1}),
+                  UsageError);
+  CHECK_NOTHROW(Trainer(any_sigma, mixture_draws(8), {.steps = 1, .batch = 8}, Rng{1}));
   CHECK_NOTHROW(
       Trainer(any_sigma, mixture_draws(8), {.steps = 1, .batch = 8, .sigma_sampling = SigmaSampling::continuous}, Rng{1}));
 }
