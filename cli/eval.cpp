@@ -37,7 +37,7 @@ struct Evaluation {
 };
 
 // 1/2 E |sigma s + eps|^2 over the rows, 16 draws of noise for each.
-double held_out_loss(const Network& network, ConstRows<float> rows, const Rng& rng) {
+double held_out_loss(const Network& network, const NoiseLevels& levels, ConstRows<float> rows, const Rng& rng) {
   const std::unique_ptr<TrainingEngine> engine = make_training_step(network, Denoising{});
   const std::span<const float> parameters = network.parameters();
   constexpr Index kChunk = 1024;
@@ -45,7 +45,8 @@ double held_out_loss(const Network& network, ConstRows<float> rows, const Rng& r
   for (std::uint32_t draw = 0; draw < 16; ++draw) {
     for (Index first = 0; first < rows.rows(); first += kChunk) {
       const ConstRows<float> chunk = rows.middle_rows(first, std::min(kChunk, rows.rows() - first));
-      const Batch batch = perturb(chunk, *network.levels(), rng, {.step = draw, .first_row = static_cast<std::uint64_t>(first)});
+      Batch batch = perturb(chunk, levels, rng, {.step = draw, .first_row = static_cast<std::uint64_t>(first)});
+      if (network.levels() == nullptr) batch.level = Buffer<std::int32_t>();  // it goes by sigma alone
       std::vector<float> losses(static_cast<std::size_t>(chunk.rows()));
       sum += engine->loss(parameters, batch, losses) * static_cast<double>(chunk.rows());
     }
@@ -74,17 +75,17 @@ Evaluation evaluate(const Arguments& a, const ModelFile& model) {
     samples = model.code.encode(load_table(a.samples, a.table, console));
   } else {
     const Index n = a.n > 0 ? a.n : train ? train->rows() : held_out.rows();
-    samples = as_written(model.code, draw_all(*model.network, model.levels(), n, a.sampling, sampling, console, &e.evaluations));
+    samples = as_written(model.code, draw_all(*model.network, *model.levels, n, a.sampling, sampling, console, &e.evaluations));
   }
   e.sampled = samples.rows();
-  e.loss = held_out_loss(*model.network, held_out, noise);
+  e.loss = held_out_loss(*model.network, *model.levels, held_out, noise);
   e.ours = distances(samples, held_out, directions);
   if (train) {
     e.training = distances(*train, held_out, directions);
     e.copies = copy_check(samples, *train, held_out);
   }
   if (!a.oracle.empty()) {
-    e.errors = fisher_divergence(*model.network, scaled_oracle(a.oracle, model.code), model.levels(), {}, oracle_draws);
+    e.errors = fisher_divergence(*model.network, scaled_oracle(a.oracle, model.code), *model.levels, {}, oracle_draws);
   }
   return e;
 }
@@ -180,7 +181,6 @@ void print_text(const Arguments& a, const ModelFile& model, const Evaluation& e)
 }
 
 int run_eval(const Arguments& a) {
-  a.sampling.check_given();
   catch_signals("\ninterrupted\n");
   begin(a.common, join("evaluating ", a.model));
   const ModelFile model = load_model(a.model, a.raw_weights);

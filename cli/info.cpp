@@ -24,8 +24,11 @@ void print_json(const ModelFile& model) {
   for (const auto& [name, value] : model.network->config()) json.key(name).value(value);
   json.end_object().key("parameters").value(model.network->layout().size()).key("step").value(file.step);
   json.key("weights").value(model.weights).key("checksum").value(file.state_dict ? "none" : "ok").key("levels").begin_array();
-  for (const double sigma : model.levels().values()) json.value(sigma);
-  json.end_array().key("columns").begin_array();
+  if (model.network->levels() != nullptr) {
+    for (const double sigma : model.levels->values()) json.value(sigma);
+  }
+  json.end_array().key("sigma_min").value(model.network->sigma_min()).key("sigma_max").value(model.network->sigma_max());
+  json.key("columns").begin_array();
   const bool scaled = file.has("data.mean");
   for (const ColumnCode& column : model.code.columns()) {
     json.begin_object().key("name").value(column.name).key("kind");
@@ -53,14 +56,16 @@ std::string line(std::string_view name, const std::string& text) { return join("
 
 void print_text(const ModelFile& model) {
   const Checkpoint& file = model.checkpoint;
-  const NoiseLevels& levels = model.levels();
+  const NoiseLevels& levels = *model.levels;
   std::string out = model.path + "\n";
   out += line("network", model.network->name());
   for (const auto& [name, value] : model.network->config()) {
     if (name != "network") out += line(name, value);
   }
   out += line("parameters", join(model.network->layout().size()));
-  out += line("noise levels", join(levels.size(), " from ", number(levels.max()), " to ", number(levels.min())));
+  const bool discrete = model.network->levels() != nullptr;
+  out += line("noise levels", join(discrete ? join(levels.size()) : std::string("any"), " from ", number(levels.max()), " to ",
+                                   number(levels.min())));
   out += line("step", join(file.step));
   out += line("weights", model.weights);
   out += line("checksum", file.state_dict ? "none (a plain state dict)" : "ok");

@@ -6,12 +6,22 @@
 
 namespace tweedie::cli {
 
+namespace {
+
+constexpr Index kContinuousLevels = 30;  // where a network that takes any sigma is looked at, and annealed Langevin's ladder
+
+}  // namespace
+
 ModelFile load_model(const std::string& path, bool raw_weights) {
-  ModelFile model{.path = path, .checkpoint = read_checkpoint(path), .network = nullptr, .code = {}, .weights = {}};
+  ModelFile model{
+      .path = path, .checkpoint = read_checkpoint(path), .network = nullptr, .levels = nullptr, .code = {}, .weights = {}};
   try {
     model.network = make_network(model.checkpoint, raw_weights ? Weights::raw : Weights::ema_if_stored);
     model.code = TableCode::load(model.checkpoint, model.network->dim());
-    check<ModelFileError>(model.network->levels() != nullptr, "this network has no noise levels; this version cannot sample it");
+    model.levels = std::make_unique<NoiseLevels>(
+        model.network->levels() != nullptr
+            ? *model.network->levels()
+            : NoiseLevels::geometric(model.network->sigma_max(), model.network->sigma_min(), kContinuousLevels));
   } catch (const ModelFileError& error) {
     fail<ModelFileError>(path, ": ", error.what());
   }

@@ -17,10 +17,9 @@ struct ModelFile {
   std::string path;
   Checkpoint checkpoint;
   std::unique_ptr<Network> network;
+  std::unique_ptr<NoiseLevels> levels;  // the network's own, or 30 geometric ones over its range
   TableCode code;
   std::string weights;  // which the network has: "best", "averaged" or "raw"
-
-  const NoiseLevels& levels() const { return *network->levels(); }
 };
 
 /// Best weights if the file has them, else averaged, else raw; or raw when asked for. Errors name the file.

@@ -132,7 +132,7 @@ std::string default_kind(const Input& input) {
 
 Matrix rows_of(const Arguments& a, const Input& input) {
   if (input.table) return to_float(to_matrix(*input.table));
-  const Matrix scaled = draw_all(*input.model->network, input.model->levels(), a.n, a.sampling, a.common.rng(), a.common.console);
+  const Matrix scaled = draw_all(*input.model->network, *input.model->levels, a.n, a.sampling, a.common.rng(), a.common.console);
   return to_float(input.model->code.decode(scaled));
 }
 
@@ -266,9 +266,9 @@ Figure plot_trajectories(const Arguments& a, Input& input) {
     check(input.model.has_value(), "--kind trajectories takes a model, or a file that `tweedie sample --trajectory` wrote");
     need_two(input, "trajectories");
     const Index rows = std::min<Index>(a.n, 40);
-    const Drawn drawn = draw(*input.model->network, input.model->levels(), rows, a.sampling,
-                             {.save_every = a.sampling.steps_per_level / 5, .rows = rows}, a.common.rng(), a.common.console,
-                             [](ConstRows<float>) {});
+    const Drawn drawn = draw(*input.model->network, *input.model->levels, rows, a.sampling,
+                             {.save_every = std::max<Index>(1, a.sampling.steps_per_level / 5), .rows = rows}, a.common.rng(),
+                             a.common.console, [](ConstRows<float>) {});
     for (const Matrix& frame : drawn.trajectory) input.frames.push_back(to_float(input.model->code.decode(frame)));
   }
   need_two(input, "trajectories");
@@ -305,7 +305,7 @@ Figure plot_sigma_error(const Arguments& a, const Input& input) {
   check(input.model && !a.oracle.empty(), "--kind sigma-error compares a model with an exact score: give a model and --oracle (",
         listed(oracle_names()), ")");
   const FisherDivergence errors = fisher_divergence(*input.model->network, scaled_oracle(a.oracle, input.model->code),
-                                                    input.model->levels(), {}, a.common.rng());
+                                                    *input.model->levels, {}, a.common.rng());
   std::vector<double> sigma, error;
   plots::SigmaErrorOptions options;
   for (const LevelError& level : errors.levels) {

@@ -57,7 +57,6 @@ void write_trajectory(const std::string& path, const ModelFile& model, const Dra
 
 int run_sample(const Arguments& a) {
   const Common& common = a.common;
-  a.sampling.check_given();
   check_output_name(a.output);
   const bool wants_paths = !a.trajectory.empty();
   check(!common.json || !is_stdout(a.output), "--json and -o - would both write to standard output; name a file with -o");
@@ -72,7 +71,7 @@ int run_sample(const Arguments& a) {
   const ModelFile model = load_model(a.model, a.raw_weights);
   const std::unique_ptr<RowWriter> writer = open_writer(a.output, model.code.header(), a.n, model.code.dim());
   const TrajectoryRequest request = wants_paths ? TrajectoryRequest{a.save_every, a.trajectory_rows} : TrajectoryRequest{};
-  const Drawn drawn = draw(*model.network, model.levels(), a.n, a.sampling, request, common.rng(), common.console,
+  const Drawn drawn = draw(*model.network, *model.levels, a.n, a.sampling, request, common.rng(), common.console,
                            [&](ConstRows<float> rows) { writer->append(model.code.decode(rows)); });
   if (wants_paths) write_trajectory(a.trajectory, model, drawn);
   writer->close();
@@ -80,14 +79,14 @@ int run_sample(const Arguments& a) {
   if (common.json) {
     JsonWriter json;
     json.begin_object().key("file").value(a.output).key("rows").value(a.n).key("columns").value(model.code.dim());
-    json.key("sampler").value(a.sampling.sampler).key("weights").value(model.weights).key("evaluations").value(drawn.evaluations);
+    json.key("sampler").value(drawn.sampler).key("weights").value(model.weights).key("evaluations").value(drawn.evaluations);
     if (wants_paths) json.key("trajectory").value(a.trajectory).key("frames").value(drawn.trajectory.size());
     json.key("seconds").value(seconds).key("seed").value(common.seed).end_object();
     print(json.text() + "\n");
     return 0;
   }
   const std::string line =
-      join(a.output, ": ", size_text(a.n, model.code.dim()), ", ", a.sampling.sampler, " sampler, ", drawn.evaluations,
+      join(a.output, ": ", size_text(a.n, model.code.dim()), ", ", drawn.sampler, " sampler, ", drawn.evaluations,
            " evaluations a row, ", model.weights, " weights, ", duration(seconds), ", seed ", common.seed);
   if (is_stdout(a.output)) {
     common.console.note(line);

@@ -3,98 +3,267 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cmath>
+#include <map>
 
+#include "tweedie/models/network.h"
 #include "tweedie/samplers/annealed_langevin.h"
+#include "tweedie/samplers/ddim.h"
+#include "tweedie/samplers/dpm_solver_pp.h"
+#include "tweedie/samplers/heun.h"
 #include "tweedie/samplers/langevin.h"
+#include "tweedie/samplers/mala.h"
+#include "tweedie/samplers/schedule.h"
 
 namespace tweedie::cli {
 
 namespace {
 
-Samples annealed_block(const ScoreModel& model, const NoiseLevels& levels, Index rows, const SamplingArguments& arguments,
-                       const TrajectoryRequest& trajectory, const Rng& rng, const SamplingCallback& progress) {
-  AnnealedLangevinOptions options;
-  options.samples = rows;
-  options.steps_per_level = arguments.steps_per_level;
-  options.step_size_factor = arguments.step_size_factor;
-  if (arguments.epsilon > 0) options.epsilon = arguments.epsilon;
-  options.convention = step_convention(arguments.convention);
-  options.temperature = arguments.temperature;
-  options.temperature_mode = temperature_mode(arguments.temperature_mode);
-  options.denoise = arguments.denoise;
-  options.save_every = trajectory.save_every;
-  options.trajectory_rows = std::min(trajectory.rows, rows);
-  options.progress = progress;
-  const bool resample = arguments.levels > 0 && arguments.levels != levels.size();
-  return annealed_langevin(model, resample ? NoiseLevels::geometric(levels.max(), levels.min(), arguments.levels) : levels,
-                           options, rng);
+// A block of rows to be drawn.
+struct Block {
+  const ScoreModel& model;
+  const NoiseLevels& levels;
+  Index rows;
+  const SamplingArguments& a;
+  TrajectoryRequest trajectory;
+  Rng rng;
+  SamplingCallback progress;
+};
+
+// One of the program's samplers: what it is, the options it takes, what it does with a block.
+struct Sampler {
+  const char* name;
+  const char* what;
+  std::vector<const char*> options;
+  Samples (*run)(const Block& block);
+};
+
+template <class Options>
+Options options_for(const Block& b) {
+  Options o;
+  o.samples = b.rows;
+  o.save_every = b.trajectory.save_every;
+  o.trajectory_rows = std::min(b.trajectory.rows, b.rows);
+  o.progress = b.progress;
+  return o;
 }
 
-Samples langevin_block(const ScoreModel& model, const NoiseLevels& levels, Index rows, const SamplingArguments& arguments,
-                       const TrajectoryRequest& trajectory, const Rng& rng, const SamplingCallback& progress) {
-  LangevinOptions options;
-  options.step_size = arguments.step_size;
-  options.num_steps = arguments.num_steps;
-  options.noise_scale = arguments.noise_scale;
-  options.convention = step_convention(arguments.convention);
-  options.save_every = trajectory.save_every;
-  options.trajectory_rows = std::min(trajectory.rows, rows);
-  options.progress = progress;
-  Matrix start(rows, model.dim());
-  rng.normals<float>(Purpose::prior, 0, 0, start);
-  for (Index i = 0; i < start.size(); ++i) start.data()[i] *= static_cast<float>(arguments.init_scale);
-  return langevin_dynamics(model, arguments.sigma > 0 ? arguments.sigma : levels.min(), start, options, rng);
+// The model's own levels, or as many as --levels says over the same range.
+NoiseLevels chain_levels(const Block& b) {
+  const bool resample = b.a.levels > 0 && b.a.levels != b.levels.size();
+  return resample ? NoiseLevels::geometric(b.levels.max(), b.levels.min(), b.a.levels) : b.levels;
+}
+
+double sigma_low(const Block& b) { return b.a.sigma_min > 0 ? b.a.sigma_min : b.levels.min(); }
+double sigma_high(const Block& b) { return b.a.sigma_max > 0 ? b.a.sigma_max : b.levels.max(); }
+
+// --steps intervals, the last of them to 0.
+std::vector<double> step_schedule(const Block& b, Index default_steps) {
+  const Index steps = b.a.steps > 0 ? b.a.steps : default_steps;
+  if (b.a.schedule == "karras") return karras(steps, sigma_low(b), sigma_high(b), b.a.rho);
+  return schedule(b.a.schedule, steps, sigma_low(b), sigma_high(b));
+}
+
+Samples run_annealed(const Block& b) {
+  AnnealedLangevinOptions o = options_for<AnnealedLangevinOptions>(b);
+  o.steps_per_level = b.a.steps_per_level > 0 ? b.a.steps_per_level : 20;
+  o.step_size_factor = b.a.step_size_factor > 0 ? b.a.step_size_factor : .2;
+  if (b.a.epsilon > 0) o.epsilon = b.a.epsilon;
+  o.convention = step_convention(b.a.convention);
+  o.temperature = b.a.temperature;
+  o.temperature_mode = temperature_mode(b.a.temperature_mode);
+  o.denoise = b.a.denoise;
+  return annealed_langevin(b.model, chain_levels(b), o, b.rng);
+}
+
+Samples run_mala(const Block& b) {
+  MalaOptions o = options_for<MalaOptions>(b);
+  if (b.a.steps_per_level > 0) o.steps_per_level = b.a.steps_per_level;
+  if (b.a.step_size_factor > 0) o.step_size_factor = b.a.step_size_factor;
+  o.convention = step_convention(b.a.convention);
+  o.denoise = b.a.denoise;
+  return mala(b.model, chain_levels(b), o, b.rng);
+}
+
+Samples run_langevin(const Block& b) {
+  LangevinOptions o;
+  o.step_size = b.a.step_size;
+  o.num_steps = b.a.num_steps;
+  o.noise_scale = b.a.noise_scale;
+  o.convention = step_convention(b.a.convention);
+  o.save_every = b.trajectory.save_every;
+  o.trajectory_rows = std::min(b.trajectory.rows, b.rows);
+  o.progress = b.progress;
+  Matrix start(b.rows, b.model.dim());
+  b.rng.normals<float>(Purpose::prior, 0, 0, start);
+  for (Index i = 0; i < start.size(); ++i) start.data()[i] *= static_cast<float>(b.a.init_scale);
+  return langevin_dynamics(b.model, b.a.sigma > 0 ? b.a.sigma : b.levels.min(), start, o, b.rng);
+}
+
+Samples run_heun(const Block& b) {
+  HeunOptions o = options_for<HeunOptions>(b);
+  o.s_churn = b.a.s_churn;
+  o.s_tmin = b.a.s_tmin;
+  if (b.a.s_tmax > 0) o.s_tmax = b.a.s_tmax;
+  o.s_noise = b.a.s_noise;
+  return heun(b.model, step_schedule(b, 40), o, b.rng);
+}
+
+Samples run_ddim(const Block& b) {
+  DdimOptions o = options_for<DdimOptions>(b);
+  if (b.a.eta >= 0) o.eta = b.a.eta;
+  return ddim(b.model, step_schedule(b, 200), o, b.rng);
+}
+
+Samples dpm(const Block& b, double eta, Index default_steps) {
+  DpmSolverOptions o = options_for<DpmSolverOptions>(b);
+  o.eta = eta;
+  return dpm_solver_pp(b.model, step_schedule(b, default_steps), o, b.rng);
+}
+Samples run_dpm(const Block& b) { return dpm(b, 0, 50); }
+Samples run_dpm_sde(const Block& b) { return dpm(b, b.a.eta >= 0 ? b.a.eta : 1, 100); }
+
+const std::vector<const char*> kChain = {"--steps-per-level", "--step-size-factor", "--levels", "--denoise", "--step-convention"};
+const std::vector<const char*> kSchedule = {"--steps", "--schedule", "--rho", "--sigma-min", "--sigma-max"};
+
+std::vector<const char*> plus(std::vector<const char*> options, std::initializer_list<const char*> more) {
+  options.insert(options.end(), more);
+  return options;
+}
+
+const std::vector<Sampler>& samplers() {
+  static const std::vector<Sampler> all = {
+      {"annealed", "Langevin down the noise levels", plus(kChain, {"--epsilon", "--temperature", "--temperature-mode"}),
+       run_annealed},
+      {"mala", "the same, each step accepted or not by the density", kChain, run_mala},
+      {"langevin",
+       "Langevin at one level",
+       {"--num-steps", "--step-size", "--noise-scale", "--sigma", "--init-scale", "--step-convention"},
+       run_langevin},
+      {"heun", "EDM's second-order method", plus(kSchedule, {"--s-churn", "--s-tmin", "--s-tmax", "--s-noise"}), run_heun},
+      {"ddim", "eta 0 Euler on the flow, eta 1 ancestral", plus(kSchedule, {"--eta"}), run_ddim},
+      {"dpmpp_2m", "DPM-Solver++ 2M", kSchedule, run_dpm},
+      {"dpmpp_2m_sde", "its stochastic form", plus(kSchedule, {"--eta"}), run_dpm_sde},
+  };
+  return all;
+}
+
+const Sampler& find_sampler(const std::string& name) {
+  for (const Sampler& sampler : samplers()) {
+    if (name == sampler.name) return sampler;
+  }
+  fail(unknown("sampler", name, sampler_names()));
+}
+
+// Samplers that take an option.
+std::string takers(const std::string& option) {
+  std::vector<std::string> names;
+  for (const Sampler& sampler : samplers()) {
+    const bool takes = std::any_of(sampler.options.begin(), sampler.options.end(), [&](const char* o) { return option == o; });
+    if (takes) names.push_back(sampler.name);
+  }
+  return listed(names);
+}
+
+void add_langevin_options(CLI::App& app, SamplingArguments& a, std::vector<CLI::Option*>& all) {
+  const char* chain = "Langevin dynamics (annealed, mala, langevin; sigmas of the scaled data)";
+  CLI::Option* steps =
+      app.add_option("--steps-per-level", a.steps_per_level,
+                     "Steps at each level (default: annealed 20, mala 10; the chapter: 100). More of them follow "
+                     "the learned score to its own law, errors included");
+  steps->check(CLI::Range(1, 1000000000))->default_str("");
+  CLI::Option* factor = app.add_option(
+      "--step-size-factor", a.step_size_factor,
+      "a_i = factor sigma_i^2 (default: annealed .2, mala 2; the chapter: 2, which without MALA leaves a bias; with "
+      "an exact score .5 and 100 steps at 30 levels leave none)");
+  factor->check(CLI::PositiveNumber)->default_str("");
+  CLI::Option* epsilon =
+      app.add_option("--epsilon", a.epsilon, "Instead: a_i = epsilon sigma_i^2 / sigma_L^2 (NCSN: 2e-5; default: not used)");
+  epsilon->check(CLI::PositiveNumber)->default_str("")->excludes(factor);
+  CLI::Option* levels = app.add_option("--levels,--num-noise-levels", a.levels,
+                                       "So many levels, geometric over the model's range (default: the model's own)");
+  levels->check(CLI::Range(2, 100000))->default_str("");
+  CLI::Option* convention =
+      app.add_option("--step-convention", a.convention,
+                     "How a step of size a is written: half (x += a/2 s + sqrt(a) z) | full (x += a s + sqrt(2a) z)");
+  choose_from(convention, "step convention", {"half", "full"});
+  CLI::Option* temperature = app.add_option("--temperature", a.temperature, "Below 1: nearer to the modes; above: wider");
+  temperature->check(CLI::PositiveNumber);
+  CLI::Option* mode = app.add_option("--temperature-mode", a.temperature_mode,
+                                     "noise (noise times sqrt(T)) | chapter (the step grows with T as well)");
+  choose_from(mode, "temperature mode", {"noise", "chapter"});
+  CLI::Option* denoise = app.add_flag("--denoise", a.denoise, "A last step to the mean: x + sigma_L^2 s(x, sigma_L)");
+  for (CLI::Option* option : {steps, factor, epsilon, levels, convention, temperature, mode, denoise}) {
+    all.push_back(option->group(chain));
+  }
+  const char* single = "Langevin at one level";
+  CLI::Option* sigma = app.add_option("--sigma", a.sigma, "Noise level (default: the model's smallest)");
+  sigma->check(CLI::PositiveNumber)->default_str("");
+  for (CLI::Option* option :
+       {app.add_option("--num-steps", a.num_steps, "Steps")->check(CLI::Range(1, 1000000000)),
+        app.add_option("--step-size", a.step_size, "a; above 4 times the smallest variance it diverges")
+            ->check(CLI::PositiveNumber),
+        app.add_option("--noise-scale", a.noise_scale, "Factor on the noise: 1 samples, 0 climbs to a mode")
+            ->check(CLI::NonNegativeNumber),
+        sigma,
+        app.add_option("--init-scale", a.init_scale, "Standard deviation of the normal starts, in scaled units")
+            ->check(CLI::PositiveNumber)}) {
+    all.push_back(option->group(single));
+  }
+}
+
+void add_schedule_options(CLI::App& app, SamplingArguments& a, std::vector<CLI::Option*>& all) {
+  const char* group = "Down a schedule of noise levels (all other samplers; sigmas of the scaled data)";
+  CLI::Option* steps =
+      app.add_option("--steps,--num-intervals", a.steps,
+                     "Solver intervals, the last to sigma = 0; heun needs two evaluations for each but the last");
+  steps->check(CLI::Range(2, 1000000000))->default_str("");
+  CLI::Option* schedule = app.add_option("--schedule", a.schedule, "Spacing of the levels: karras | geometric | linear | cosine");
+  choose_from(schedule, "schedule", {"karras", "geometric", "linear", "cosine"});
+  CLI::Option* low = app.add_option("--sigma-min", a.sigma_min, "Smallest level before 0 (default: the model's)");
+  CLI::Option* high = app.add_option("--sigma-max", a.sigma_max, "Level of the start (default: the model's)");
+  CLI::Option* s_tmax = app.add_option("--s-tmax", a.s_tmax, "Churn: largest sigma with it (default: none)");
+  CLI::Option* eta = app.add_option("--eta", a.eta, "Share of noise: 0 none, 1 ancestral (default: ddim 0, dpmpp_2m_sde 1)");
+  for (CLI::Option* option : {low, high, s_tmax}) option->check(CLI::PositiveNumber)->default_str("");
+  eta->check(CLI::NonNegativeNumber)->default_str("");
+  for (CLI::Option* option :
+       {steps, schedule, app.add_option("--rho", a.rho, "Karras's exponent")->check(CLI::PositiveNumber), low, high, eta,
+        app.add_option("--s-churn,--churn", a.s_churn, "Heun: EDM's S_churn, noise added at each step")
+            ->check(CLI::NonNegativeNumber),
+        app.add_option("--s-tmin", a.s_tmin, "Churn: smallest sigma with it")->check(CLI::NonNegativeNumber), s_tmax,
+        app.add_option("--s-noise", a.s_noise, "Churn: factor on its noise")->check(CLI::PositiveNumber)}) {
+    all.push_back(option->group(group));
+  }
 }
 
 }  // namespace
 
+std::vector<std::string> sampler_names() {
+  std::vector<std::string> names;
+  for (const Sampler& sampler : samplers()) names.push_back(sampler.name);
+  return names;
+}
+
+std::string default_sampler(const ScoreModel& model) {
+  const auto* network = dynamic_cast<const Network*>(&model);
+  return network != nullptr && network->levels() == nullptr ? "heun" : "annealed";
+}
+
 void add_sampling_options(CLI::App& app, SamplingArguments& a) {
-  choose_from(
-      app.add_option("--sampler", a.sampler, "annealed (down the noise levels) | langevin (at one level)")->group("Sampling"),
-      "sampler", {"annealed", "langevin"});
-  choose_from(app.add_option("--step-convention", a.convention,
-                             "How a step of size a is written: half (x += a/2 s + sqrt(a) z) | full (x += a s + sqrt(2a) z)")
-                  ->group("Sampling"),
-              "step convention", {"half", "full"});
-  const char* annealed = "Annealed Langevin (sigmas of the scaled data)";
-  std::vector<CLI::Option*> ours = {
-      app.add_option(
-             "--steps-per-level", a.steps_per_level,
-             "Steps at each level (the chapter: 100). More of them follow the learned score to its own law, errors included")
-          ->check(CLI::Range(1, 1000000000)),
-      app.add_option("--step-size-factor", a.step_size_factor,
-                     "a_i = factor sigma_i^2 (the chapter: 2, which leaves a bias; with an exact score .5 and 100 steps at 30 "
-                     "levels leave none)")
-          ->check(CLI::PositiveNumber),
-      app.add_option("--epsilon", a.epsilon, "Instead: a_i = epsilon sigma_i^2 / sigma_L^2 (NCSN: 2e-5; default: not used)")
-          ->check(CLI::PositiveNumber),
-      app.add_option("--levels,--num-noise-levels", a.levels,
-                     "So many levels, geometric over the model's range (default: the model's own)")
-          ->check(CLI::Range(2, 100000)),
-      app.add_option("--temperature", a.temperature, "Below 1: nearer to the modes; above: wider")->check(CLI::PositiveNumber),
-      app.add_option("--temperature-mode", a.temperature_mode,
-                     "noise (noise times sqrt(T)) | chapter (the step grows with T as well)"),
-      app.add_flag("--denoise", a.denoise, "A last step to the mean: x + sigma_L^2 s(x, sigma_L)")};
-  choose_from(ours[5], "temperature mode", {"noise", "chapter"});
-  ours[1]->excludes(ours[2]);
-  const char* single = "Langevin at one level";
-  std::vector<CLI::Option*> theirs = {
-      app.add_option("--num-steps", a.num_steps, "Steps")->check(CLI::Range(1, 1000000000)),
-      app.add_option("--step-size", a.step_size, "a; above 4 times the smallest variance it diverges")
-          ->check(CLI::PositiveNumber),
-      app.add_option("--noise-scale", a.noise_scale, "Factor on the noise: 1 samples, 0 climbs to a mode")
-          ->check(CLI::NonNegativeNumber),
-      app.add_option("--sigma", a.sigma, "Noise level (default: the model's smallest)")->check(CLI::PositiveNumber),
-      app.add_option("--init-scale", a.init_scale, "Standard deviation of the normal starts, in scaled units")
-          ->check(CLI::PositiveNumber)};
-  for (CLI::Option* option : ours) option->group(annealed);
-  for (CLI::Option* option : theirs) option->group(single);
-  // The default 0 of these three means "not given".
-  for (CLI::Option* option : {ours[2], ours[3], theirs[3]}) option->default_str("");
-  a.check_given = [&a, ours, theirs] {
-    for (const CLI::Option* option : a.sampler == "annealed" ? theirs : ours) {
-      check(option->count() == 0, option->get_name(), " has no meaning for --sampler ", a.sampler,
-            "; leave it out, or take --sampler ", a.sampler == "annealed" ? "langevin" : "annealed");
+  std::string help = "(default: annealed for a network of discrete levels, else heun)";
+  for (const Sampler& sampler : samplers()) help += join("\n", sampler.name, ": ", sampler.what);
+  CLI::Option* which = app.add_option("--sampler", a.sampler, help)->group("Sampling")->default_str("");
+  choose_from(which, "sampler", sampler_names());
+  std::vector<CLI::Option*> all;
+  add_langevin_options(app, a, all);
+  add_schedule_options(app, a, all);
+  a.check_given = [all](const std::string& name) {
+    const Sampler& sampler = find_sampler(name);
+    for (const CLI::Option* option : all) {
+      const std::string flag = option->get_name().substr(0, option->get_name().find(','));
+      const bool takes = std::any_of(sampler.options.begin(), sampler.options.end(), [&](const char* o) { return flag == o; });
+      check(takes || option->count() == 0, flag, " has no meaning for --sampler ", name, "; leave it out, or take --sampler ",
+            takers(flag));
     }
   };
 }
@@ -102,6 +271,9 @@ void add_sampling_options(CLI::App& app, SamplingArguments& a) {
 Drawn draw(const ScoreModel& model, const NoiseLevels& levels, Index n, const SamplingArguments& arguments,
            const TrajectoryRequest& trajectory, Rng rng, const Console& console,
            const std::function<void(ConstRows<float>)>& take) {
+  const std::string name = arguments.sampler.empty() ? default_sampler(model) : arguments.sampler;
+  const Sampler& sampler = find_sampler(name);
+  if (arguments.check_given) arguments.check_given(name);
   const Index blocks = std::max<Index>(1, (n + kBlockRows - 1) / kBlockRows);
   Drawn drawn;
   Progress bar(console, "sampling");
@@ -115,9 +287,8 @@ Drawn draw(const ScoreModel& model, const NoiseLevels& levels, Index n, const Sa
       return !interrupted();
     };
     const TrajectoryRequest request = block == 0 ? trajectory : TrajectoryRequest{};
-    const auto sampler = arguments.sampler == "annealed" ? annealed_block : langevin_block;
-    Samples samples = sampler(model, levels, rows, arguments, request, rng.split(), progress);
-    if (block == 0) drawn = {samples.evaluations, std::move(samples.trajectory), std::move(samples.trajectory_steps)};
+    Samples samples = sampler.run({model, levels, rows, arguments, request, rng.split(), progress});
+    if (block == 0) drawn = {name, samples.evaluations, std::move(samples.trajectory), std::move(samples.trajectory_steps)};
     take(samples.x);
   }
   return drawn;

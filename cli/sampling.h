@@ -1,10 +1,11 @@
-// sampling.h - the samplers' options, and drawing any number of rows in blocks of flat memory.
+// sampling.h - the samplers by their names, their options, and drawing any number of rows in blocks of flat memory.
 // SPDX-License-Identifier: MIT
 #pragma once
 
 #include <functional>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "tweedie/cli/program.h"
 #include "tweedie/models/noise_levels.h"
@@ -14,10 +15,10 @@
 namespace tweedie::cli {
 
 struct SamplingArguments {
-  std::string sampler = "annealed";
-  // annealed
-  Index steps_per_level = 20;
-  double step_size_factor = .2;
+  std::string sampler;  // empty: default_sampler()
+  // annealed, mala
+  Index steps_per_level = 0;    // 0: annealed 20, mala 10
+  double step_size_factor = 0;  // 0: annealed .2, mala 2
   double epsilon = 0;
   Index levels = 0;
   double temperature = 1;
@@ -29,13 +30,30 @@ struct SamplingArguments {
   double noise_scale = 1;
   double sigma = 0;
   double init_scale = 1;
-  // both
+  // annealed, mala, langevin
   std::string convention = "half";
+  // down a schedule of noise levels
+  Index steps = 0;  // 0: the sampler's own default
+  std::string schedule = "karras";
+  double rho = 7;
+  double sigma_min = 0, sigma_max = 0;  // 0: the model's
+  double eta = -1;                      // below 0: the sampler's own default
+  double s_churn = 0, s_tmin = 0, s_tmax = 0, s_noise = 1;
+  // processes
+  std::string process = "ve";
+  double snr = .16;
+  Index corrector_steps = 1;
+  std::string corrector_norm = "expected";
+  double rtol = 1e-5, atol = 1e-5;
 
-  std::function<void()> check_given;  // refuses options of the other sampler
+  std::function<void(const std::string& sampler)> check_given;  // refuses options that the sampler does not take
 };
 
 void add_sampling_options(CLI::App& app, SamplingArguments& arguments);
+/// What a model is sampled with unless the user says: "annealed" for a network of discrete levels, "heun" for any other.
+std::string default_sampler(const ScoreModel& model);
+/// The samplers' names.
+std::vector<std::string> sampler_names();
 
 /// Which states of the first rows are kept.
 struct TrajectoryRequest {
@@ -45,6 +63,7 @@ struct TrajectoryRequest {
 
 /// What drawing tells: evaluations of the score per row, and the trajectory of the first block.
 struct Drawn {
+  std::string sampler;
   std::int64_t evaluations = 0;
   std::vector<Matrix> trajectory;
   std::vector<std::int64_t> trajectory_steps;

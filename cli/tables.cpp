@@ -87,7 +87,7 @@ std::vector<std::size_t> whole_rows(const Table& table) {
 void handle_missing(Table& table, const std::string& path, const std::string& policy, const Console& console) {
   const std::vector<std::size_t> rows = whole_rows(table);
   const Index dropped = table.rows - static_cast<Index>(rows.size());
-  if (dropped == 0) return;
+  if (dropped == 0 || policy == "keep") return;
   std::size_t first = 0;
   while (first < rows.size() && rows[first] == first) ++first;
   check<DataError>(policy == "drop", path, ": ", dropped, " of ", table.rows, " rows miss a value (the first is row ", first + 1,

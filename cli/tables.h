@@ -15,7 +15,7 @@ namespace tweedie::cli {
 struct TableArguments {
   std::string delimiter;          // empty: a tab for .tsv, else a comma
   std::string columns;            // names or numbers from 1, separated by commas; empty: all
-  std::string missing = "error";  // error | drop
+  std::string missing = "error";  // error | drop; keep: stay NaN (imputation)
   std::string array;              // of an .npz with several
 };
 

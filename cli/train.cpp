@@ -29,7 +29,8 @@ struct Arguments {
   Index width = 256, depth = 4, levels = 20;
   double sigma_min = .05, sigma_max = 0;  // 0: by the data's scale
   // the objective
-  std::string objective = "denoising", projection = "unit", weighting = "sigma2", sigma_sampling = "levels";
+  std::string objective = "denoising", projection = "unit", weighting = "sigma2", sigma_sampling, process = "ve";
+  double sigma_data = 1, p_mean = -1.2, p_std = 1.2;
   bool variance_reduced = false;
   Index num_projections = 1;
   // the optimiser
@@ -45,14 +46,41 @@ constexpr double kFewestKept = 3;  // rows: fewer tell nothing, and a small tabl
 
 constexpr std::int64_t kDefaultSteps = 6000;
 
-Objective objective_of(const Arguments& a) {
-  const Weighting weighting = a.weighting == "plain" ? Weighting::plain : Weighting::sigma_squared;
-  if (a.objective == "denoising") return Denoising{weighting};
+Weighting weighting_of(const std::string& name) {
+  if (name == "plain") return Weighting::plain;
+  if (name == "edm") return Weighting::edm;
+  if (name == "v") return Weighting::v;
+  if (name == "likelihood") return Weighting::likelihood;
+  return Weighting::sigma_squared;
+}
+
+// The process of --process over the run's range of sigmas: what decides the likelihood weighting and --sigma-sampling process.
+Process process_of(const Arguments& a, double sigma_max) {
+  return a.process == "ve" ? ve(a.sigma_min, sigma_max) : a.process == "edm" ? edm(a.sigma_min, sigma_max) : process(a.process);
+}
+
+Objective objective_of(const Arguments& a, double sigma_max) {
+  const Weighting weighting = weighting_of(a.weighting);
+  if (a.objective == "denoising") {
+    Denoising denoising{.weighting = weighting, .sigma_data = a.sigma_data};
+    if (weighting == Weighting::likelihood) denoising.process = process_of(a, sigma_max);
+    return denoising;
+  }
+  if (a.objective == "flow_matching") return FlowMatching{};
   if (a.objective == "explicit") return Explicit{weighting};
   const Projection projection = a.projection == "gaussian"     ? Projection::gaussian
                                 : a.projection == "rademacher" ? Projection::rademacher
                                                                : Projection::unit;
   return Sliced{projection, a.variance_reduced, a.num_projections, weighting};
+}
+
+SigmaSampling sampling_of(const Arguments& a, double sigma_max) {
+  if (a.sigma_sampling == "continuous") return SigmaSampling::continuous;
+  if (a.sigma_sampling == "lognormal") return SigmaSampling::lognormal(a.p_mean, a.p_std);
+  if (a.sigma_sampling == "process") return SigmaSampling::process(process_of(a, sigma_max));
+  if (a.sigma_sampling == "flow") return SigmaSampling::flow();
+  if (a.sigma_sampling == "levels") return SigmaSampling::levels;
+  return SigmaSampling::automatic;
 }
 
 // What is trained on: a table's scaled rows, or fresh draws.
@@ -95,9 +123,9 @@ FreshRows fresh_rows(const std::string& name, Rng rng) {
   };
 }
 
-TrainOptions train_options(const Arguments& a, const Source& source) {
+TrainOptions train_options(const Arguments& a, const Source& source, double sigma_max) {
   TrainOptions o;
-  o.objective = objective_of(a);
+  o.objective = objective_of(a, sigma_max);
   o.epochs = a.epochs;
   o.steps = a.epochs > 0 ? 0 : a.steps > 0 ? a.steps : kDefaultSteps;
   o.batch = a.batch > 0 ? a.batch : source.fresh() ? 512 : std::min<Index>(256, source.rows.rows());
@@ -108,7 +136,7 @@ TrainOptions train_options(const Arguments& a, const Source& source) {
   o.clip_norm = a.clip_norm;
   o.ema = a.ema;
   o.ema_warmup = a.ema > 0;
-  o.sigma_sampling = a.sigma_sampling == "continuous" ? SigmaSampling::continuous : SigmaSampling::levels;
+  o.sigma_sampling = sampling_of(a, sigma_max);
   o.valid_fraction = source.fresh() ? 0 : a.valid_fraction;
   if (!a.valid_fraction_given() && static_cast<double>(source.rows.rows()) * o.valid_fraction < kFewestKept) o.valid_fraction = 0;
   const std::int64_t updates = a.epochs > 0 ? std::max<std::int64_t>(1, a.epochs * source.rows.rows() / o.batch) : o.steps;
@@ -157,7 +185,9 @@ class Validation {
 
   double loss() {
     const std::span<const std::int64_t> kept = trainer_.validation_rows();
-    const NoiseLevels& levels = *net_.levels();
+    // A network that takes any sigma is looked at in 20 levels over its range.
+    const NoiseLevels levels =
+        net_.levels() != nullptr ? *net_.levels() : NoiseLevels::geometric(net_.sigma_max(), net_.sigma_min(), 20);
     const Index rows = static_cast<Index>(kept.size()), total = rows * levels.size() * draws(rows);
     double sum = 0;
     for (Index first = 0; first < total; first += kChunk) {
@@ -178,14 +208,18 @@ class Validation {
   void fill(Index first, Index n, std::span<const std::int64_t> kept, const NoiseLevels& levels) {
     const Index dim = source_.rows.cols();
     if (batch_.x.rows() != n) {
-      batch_ = Batch{Matrix(n, dim), Buffer<float>(n), Buffer<std::int32_t>(n), Matrix(n, dim), Matrix()};
+      batch_ = Batch();
+      batch_.x = Matrix(n, dim);
+      batch_.eps = Matrix(n, dim);
+      batch_.sigma = Buffer<float>(n);
+      if (net_.levels() != nullptr) batch_.level = Buffer<std::int32_t>(n);
     }
     rng_.normals<float>(Purpose::perturb, 0, static_cast<std::uint64_t>(first), batch_.eps);
     for (Index b = 0; b < n; ++b) {
       const Index row = kept[static_cast<std::size_t>((first + b) % static_cast<Index>(kept.size()))];
       const Index level = (first + b) / static_cast<Index>(kept.size()) % levels.size();
       batch_.sigma[b] = static_cast<float>(levels[level]);
-      batch_.level[b] = static_cast<std::int32_t>(level);
+      if (net_.levels() != nullptr) batch_.level[b] = static_cast<std::int32_t>(level);
       for (Index c = 0; c < dim; ++c) batch_.x(b, c) = source_.rows(row, c) + batch_.sigma[b] * batch_.eps(b, c);
     }
     draw_directions(options_.objective, rng_, {.first_row = static_cast<std::uint64_t>(first)}, batch_);
@@ -258,9 +292,8 @@ int run_train(const Arguments& a) {
   begin(common, join("training on ", a.data));
   check_writable(a.output);
   const Source source = open_source(a);
-  const TrainOptions base = train_options(a, source);
-
   const double sigma_max = a.sigma_max > 0 ? a.sigma_max : source.fresh() || a.no_standardise ? 10 : 4;
+  const TrainOptions base = train_options(a, source, sigma_max);
   Rng rng = common.rng();
   NoiseConditionalScoreNetwork net({.data_dim = source.code.dim(), .hidden_dim = a.width, .num_layers = a.depth},
                                    NoiseLevels::geometric(sigma_max, a.sigma_min, a.levels), rng.split());
@@ -346,13 +379,29 @@ void add_network_options(CLI::App& app, Arguments& a) {
 
 std::vector<CLI::Option*> add_objective_options(CLI::App& app, Arguments& a) {
   const char* group = "Objective";
-  choose_from(app.add_option("--objective", a.objective, "Score matching: denoising | explicit | sliced")->group(group),
-              "objective", {"denoising", "explicit", "sliced"});
-  choose_from(app.add_option("--weighting", a.weighting, "lambda(sigma): sigma2 | plain (1)")->group(group), "weighting",
-              {"sigma2", "plain"});
   choose_from(
-      app.add_option("--sigma-sampling", a.sigma_sampling, "Training draws sigma from: levels | continuous")->group(group),
-      "sigma sampling", {"levels", "continuous"});
+      app.add_option("--objective", a.objective, "denoising | explicit | sliced score matching | flow_matching")->group(group),
+      "objective", {"denoising", "explicit", "sliced", "flow_matching"});
+  choose_from(app.add_option("--weighting", a.weighting,
+                             "Weight of a row's squared error of sigma s: sigma2 (1) | plain (1/sigma^2) | edm | v | likelihood "
+                             "(g^2, by --process); explicit and sliced take the first two")
+                  ->group(group),
+              "weighting", {"sigma2", "plain", "edm", "v", "likelihood"});
+  CLI::Option* sampling =
+      app.add_option("--sigma-sampling", a.sigma_sampling,
+                     "Training draws sigma from: levels | continuous (ln sigma uniform) | lognormal | process (t "
+                     "uniform in --process) | flow (default: what goes with network and objective)");
+  choose_from(sampling->group(group)->default_str(""), "sigma sampling",
+              {"levels", "continuous", "lognormal", "process", "flow"});
+  choose_from(
+      app.add_option("--process", a.process, "ve | vp | sub_vp | edm, for --weighting likelihood and --sigma-sampling process")
+          ->group(group),
+      "process", {"ve", "vp", "sub_vp", "edm"});
+  app.add_option("--sigma-data", a.sigma_data, "Deviation of the data as edm weighting takes it (1: scaled columns)")
+      ->check(CLI::PositiveNumber)
+      ->group(group);
+  app.add_option("--p-mean", a.p_mean, "lognormal: mean of ln sigma")->group(group);
+  app.add_option("--p-std", a.p_std, "lognormal: deviation of ln sigma")->check(CLI::PositiveNumber)->group(group);
   CLI::Option* projection = app.add_option("--projection", a.projection, "Sliced: directions unit | gaussian | rademacher");
   choose_from(projection, "projection", {"unit", "gaussian", "rademacher"});
   std::vector<CLI::Option*> sliced = {

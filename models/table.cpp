@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <limits>
 
 #include "tweedie/core/files/json.h"
 
@@ -111,7 +112,7 @@ std::vector<std::string> TableCode::header() const {
   return names;
 }
 
-Matrix TableCode::encode(const Table& table) const {
+Matrix TableCode::encode(const Table& table, bool keep_missing) const {
   const bool by_name = has_header_ && table.has_header;
   check<DataError>(by_name || table.cols() == dim(), "the table has ", table.cols(), " columns, the model ", dim(),
                    "; without headers on both sides columns go by position (select them with --columns)");
@@ -123,6 +124,10 @@ Matrix TableCode::encode(const Table& table) const {
     check<DataError>(found != table.columns.end(), "the table has no column '", code.name, "', which the model was trained on");
     const Table::Column& column = numeric(*found);
     for (Index r = 0; r < table.rows; ++r) {
+      if (keep_missing && std::isnan(column.numbers[static_cast<std::size_t>(r)])) {
+        scaled(r, c) = std::numeric_limits<float>::quiet_NaN();
+        continue;
+      }
       scaled(r, c) = static_cast<float>((finite(column, static_cast<std::size_t>(r)) - code.mean) / code.std);
       check<DataError>(std::isfinite(scaled(r, c)), "column '", column.name, "', row ", r + 1, " is too large for a float");
     }

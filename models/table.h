@@ -46,7 +46,8 @@ class TWEEDIE_API TableCode {
 
   /// Scaled rows (N, D). Where both tables have headers the columns are found by name, in any order and among others; else by
   /// position, and the counts must agree. Throws DataError for a column that is missing, no number, or has a missing cell.
-  Matrix encode(const Table& table) const;
+  /// keep_missing: missing cells stay NaN (what imputation takes) instead.
+  Matrix encode(const Table& table, bool keep_missing = false) const;
   /// Rows (N, D) in the data's own units. Whole-number columns are rounded and kept within [low, high]; a constant column comes
   /// back exactly; other values keep six digits below their standard deviation, which is what a float network resolves.
   MatrixD decode(ConstRows<float> scaled) const;

@@ -1,0 +1,168 @@
+// impute.cpp - tweedie impute MODEL DATA: the missing cells of a table filled in by conditional sampling.
+// SPDX-License-Identifier: MIT
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <limits>
+#include <memory>
+
+#include "tweedie/cli/model_file.h"
+#include "tweedie/cli/program.h"
+#include "tweedie/cli/tables.h"
+#include "tweedie/core/files/json.h"
+#include "tweedie/samplers/posterior.h"
+#include "tweedie/samplers/repaint.h"
+#include "tweedie/samplers/schedule.h"
+
+namespace tweedie::cli {
+
+namespace {
+
+struct Arguments {
+  Common common;
+  TableArguments table;
+  std::string model, data, output = "-", method = "repaint", schedule = "geometric";
+  Index draws = 1, steps = 100, resample = 10;
+  double noise = 1e-4;
+  bool raw_weights = false;
+  std::function<void()> check_given;
+};
+
+Index missing_cells(ConstRows<float> x) {
+  Index count = 0;
+  for (Index r = 0; r < x.rows(); ++r)
+    count += std::count_if(x.row(r).begin(), x.row(r).end(), [](float v) { return std::isnan(v); });
+  return count;
+}
+
+// One row at a time by its own observed cells: rows differ in what they miss.
+MatrixD by_posterior(const Arguments& a, const Network& network, std::span<const double> sigmas, ConstRows<float> x, Rng rng,
+                     Progress& bar) {
+  MatrixD all(x.rows() * a.draws, x.cols());
+  PosteriorOptions options{.method = posterior_method(a.method), .draws = a.draws};
+  options.progress = [](const SamplingProgress&) { return !interrupted(); };
+  for (Index r = 0; r < x.rows(); ++r) {
+    std::vector<Index> seen;
+    for (Index c = 0; c < x.cols(); ++c) {
+      if (!std::isnan(x(r, c))) seen.push_back(c);
+    }
+    const Rng stream = rng.split();
+    check<DataError>(!seen.empty(), "row ", r + 1, " has no cell to go by; --method repaint draws it freely");
+    MatrixD y(1, static_cast<Index>(seen.size()));
+    for (std::size_t i = 0; i < seen.size(); ++i) y(0, static_cast<Index>(i)) = static_cast<double>(x(r, seen[i]));
+    const LinearObservation observation = LinearObservation::coordinates(x.cols(), seen, a.noise);
+    const SamplesD drawn = posterior_sample(network, observation, y, sigmas, options, stream);
+    for (Index d = 0; d < a.draws; ++d) std::copy_n(drawn.x.row(d).data(), x.cols(), all.row(r * a.draws + d).data());
+    bar.update(r + 1, x.rows());
+  }
+  return all;
+}
+
+MatrixD complete(const Arguments& a, const ModelFile& model, ConstRows<float> x, const Rng& rng) {
+  Progress bar(a.common.console, "imputing");
+  const std::vector<double> sigmas = schedule(a.schedule, a.steps, model.levels->min(), model.levels->max());
+  if (a.method != "repaint") return by_posterior(a, *model.network, sigmas, x, rng, bar);
+  RepaintOptions options{.draws = a.draws, .resample = a.resample};
+  options.progress = [&](const SamplingProgress& p) {
+    if (p.total > 0) bar.update(p.done, p.total);
+    return !interrupted();
+  };
+  return MatrixD(repaint(*model.network, sigmas, MatrixD(x), options, rng).x);
+}
+
+// The draws in the data's own units, known cells exactly as the file has them; with several draws a first column says which.
+void write(const Arguments& a, const ModelFile& model, const Table& table, ConstRows<float> x, ConstRows<double> filled) {
+  const TableCode& code = model.code;
+  Matrix scaled(filled.rows(), filled.cols());
+  for (Index i = 0; i < filled.size(); ++i) scaled.data()[i] = static_cast<float>(filled.data()[i]);
+  const MatrixD values = code.decode(scaled);
+  const Index extra = a.draws > 1 ? 1 : 0;
+  std::vector<std::string> header = code.header();
+  if (extra > 0 && !header.empty()) header.insert(header.begin(), "draw");
+  const bool by_name = code.has_header() && table.has_header;
+  MatrixD out(values.rows(), values.cols() + extra);
+  for (Index r = 0; r < values.rows(); ++r) {
+    const Index row = r / a.draws;
+    if (extra > 0) out(r, 0) = static_cast<double>(r % a.draws + 1);
+    for (Index c = 0; c < values.cols(); ++c) {
+      const std::string& name = code.columns()[static_cast<std::size_t>(c)].name;
+      const Table::Column& column = table.columns[static_cast<std::size_t>(by_name ? table.index(name) : c)];
+      out(r, c + extra) = std::isnan(x(row, c)) ? values(r, c) : column.numbers[static_cast<std::size_t>(row)];
+    }
+  }
+  const std::unique_ptr<RowWriter> writer = open_writer(a.output, header, out.rows(), out.cols());
+  writer->append(out);
+  writer->close();
+}
+
+int run_impute(const Arguments& a) {
+  const Common& common = a.common;
+  a.check_given();
+  check_output_name(a.output);
+  check(!common.json || !is_stdout(a.output), "--json and -o - would both write to standard output; name a file with -o");
+  catch_signals("\ninterrupted: nothing is written\n");
+  begin(common, join("imputing ", a.data));
+  const auto start = std::chrono::steady_clock::now();
+  const ModelFile model = load_model(a.model, a.raw_weights);
+  TableArguments arguments = a.table;
+  arguments.missing = "keep";
+  const Table table = load_table(a.data, arguments, common.console);
+  const Matrix x = model.code.encode(table, true);
+  const Index missing = missing_cells(x);
+  write(a, model, table, x, complete(a, model, x, common.rng()));
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  if (common.json) {
+    JsonWriter json;
+    json.begin_object().key("file").value(a.output).key("rows").value(x.rows()).key("missing").value(missing);
+    json.key("draws").value(a.draws).key("method").value(a.method).key("weights").value(model.weights);
+    json.key("seconds").value(seconds).key("seed").value(common.seed).end_object();
+    print(json.text() + "\n");
+    return 0;
+  }
+  const std::string line =
+      join(a.output, ": ", missing, missing == 1 ? " cell" : " cells", " of ", x.rows(), " rows filled by ", a.method, ", ",
+           a.draws, a.draws == 1 ? " draw each, " : " draws each, ", duration(seconds), ", seed ", common.seed);
+  if (is_stdout(a.output)) {
+    common.console.note(line);
+  } else {
+    print(line + "\n");
+  }
+  return 0;
+}
+
+}  // namespace
+
+Command impute_command(CLI::App& program) {
+  auto a = std::make_shared<Arguments>();
+  CLI::App* app = program.add_subcommand("impute", "Fill a table's missing cells by conditional sampling");
+  app->add_option("model", a->model, "A model file of the same columns")->required();
+  app->add_option("data", a->data, "A table with missing cells (empty, NA or NaN)")->required();
+  app->add_option("-o,--output", a->output, "File: .csv, .npy or .npz; - is csv on standard output");
+  app->add_option("--draws", a->draws, "Imputations of each row (more than one: a column `draw` in front)")
+      ->check(CLI::Range(Index{1}, Index{1} << 20));
+  choose_from(app->add_option("--method", a->method,
+                              "repaint (nearest to calibrated) | mmps | pigdm | dps (guided by the denoiser's derivative)"),
+              "method", {"repaint", "mmps", "pigdm", "dps"});
+  app->add_option("--steps", a->steps, "Levels, the last followed by 0")->check(CLI::Range(2, 1000000));
+  choose_from(app->add_option("--schedule", a->schedule, "Spacing of the levels: geometric | karras | linear | cosine"),
+              "schedule", {"geometric", "karras", "linear", "cosine"});
+  CLI::Option* resample =
+      app->add_option("--resample", a->resample, "repaint: steps at each level")->check(CLI::Range(1, 100000));
+  CLI::Option* noise = app->add_option("--noise", a->noise, "Others: variance of the known cells' noise, scaled units")
+                           ->check(CLI::NonNegativeNumber);
+  app->add_flag("--raw-weights", a->raw_weights, "The last weights as they are, not the averaged or best ones");
+  add_table_options(*app, a->table);
+  app->remove_option(app->get_option("--missing"));
+  add_common(*app, a->common);
+  app->footer("Example: tweedie impute model.safetensors gaps.csv --draws 5 -o filled.csv");
+  a->check_given = [arguments = a.get(), resample, noise] {
+    const bool repaint = arguments->method == "repaint";
+    check(repaint || resample->count() == 0, "--resample belongs to --method repaint");
+    check(!repaint || noise->count() == 0,
+          "--noise belongs to --method mmps, pigdm or dps; repaint takes the known cells as they are");
+  };
+  return {app, [a] { return run_impute(*a); }};
+}
+
+}  // namespace tweedie::cli
