@@ -1,13 +1,12 @@
-// dpm_solver_pp.h - DPM-Solver++(2M) and its stochastic form 2M-SDE(eta): second order in lambda = -ln sigma, one evaluation a
-// step.
+// dpm_solver_pp.h - DPM-Solver++(2M) and its stochastic form 2M-SDE(eta): second order, one evaluation a step.
 //
 //   D = x + sigma^2 s(x, sigma),   h = ln(sigma / sigma'),   r = h_prev / h,   a = 1 - e^{-h (1 + eta)}:
 //   x' = (sigma' / sigma) e^{-eta h} x + a D + a / (2 r) (D - D_prev) + sigma' sqrt(1 - e^{-2 eta h}) z
 //
-// The first step has no D_prev and is first order; the step to 0 gives D. eta = 0 is 2M: x' = (sigma' / sigma) x
-// + (1 - e^-h) [(1 + 1/(2r)) D - 1/(2r) D_prev] [Lu et al. 2022 (DPM-Solver++), Algorithm 2]; eta = 1 is SDE-DPM-Solver++(2M)
-// [the same, Section 5]. On exact mixtures 2M needs 30 intervals, 2M-SDE 50. Use levels even in a power or the logarithm of
-// sigma (karras, geometric): on a linear grid r is no longer near 1 where it matters and the method loses its order.
+// The first step has no D_prev and is first order; the step to 0 gives D. eta = 0 is 2M, which is x' = (sigma' / sigma) x
+// + (1 - e^-h) [(1 + 1/(2r)) D - 1/(2r) D_prev] [Lu et al. 2022 (DPM-Solver++), Algorithm 2]; eta = 1 is 2M-SDE, that
+// paper's solver of the diffusion SDE. On exact mixtures 2M needs 30 intervals, 2M-SDE 50. Use levels even in a power or the
+// logarithm of sigma (karras, geometric): on a linear grid r is far from 1 where it matters and the order is lost.
 // SPDX-License-Identifier: MIT
 #pragma once
 

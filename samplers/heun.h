@@ -6,9 +6,9 @@
 //     d' = -sigma_{i+1} s(x', sigma_{i+1}),   x' = x^ + (sigma_{i+1} - t^) (d + d') / 2      (not on the step to 0)
 //   gamma = min(S_churn / N, sqrt(2) - 1) where S_tmin <= sigma_i <= S_tmax, else 0; N intervals
 //
-// [Karras, Aittala, Aila & Laine 2022, Algorithm 1 (S_churn = 0) and Algorithm 2.] Two evaluations an interval, one on the step
-// to 0: karras(18, .002, 80) costs 35. On exact mixtures 25 intervals without churn suffice; churn needs more (64 at S_churn =
-// 40). SPDX-License-Identifier: MIT
+// [Karras, Aittala, Aila & Laine 2022, Algorithm 1 (S_churn = 0) and Algorithm 2.] Two evaluations an interval, one on the
+// step to 0: karras(18, .002, 80) costs 35. On exact mixtures 25 intervals suffice without churn, 64 at S_churn = 40.
+// SPDX-License-Identifier: MIT
 #pragma once
 
 #include <limits>
