@@ -5,9 +5,9 @@
 
 namespace tweedie::kernels::cuda {
 
-template __global__ void run_kernel(Normals);
-template __global__ void run_kernel(LangevinUpdate);
-template __global__ void run_kernel(DsmPerturb);
-template __global__ void run_kernel(AdamEma);
+template __global__ void run_kernel(const __grid_constant__ Normals);
+template __global__ void run_kernel(const __grid_constant__ LangevinUpdate);
+template __global__ void run_kernel(const __grid_constant__ DsmPerturb);
+template __global__ void run_kernel(const __grid_constant__ AdamEma);
 
 }  // namespace tweedie::kernels::cuda

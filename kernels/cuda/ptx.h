@@ -8,9 +8,11 @@
 
 #ifdef __CUDACC__
 #define TWEEDIE_KERNEL __device__ __forceinline__
+#define TWEEDIE_UNROLL _Pragma("unroll")
 #define TWEEDIE_SHARED(Type, name, size) __shared__ __align__(16) Type name[size]
 #else
 #define TWEEDIE_KERNEL
+#define TWEEDIE_UNROLL
 /// A static shared array of the block: Type name[size].
 #define TWEEDIE_SHARED(Type, name, size) \
   struct name##_tag {};                  \
@@ -63,6 +65,23 @@ struct DeviceThread {
   __device__ void wait_async() const {
     asm volatile("cp.async.wait_group %0;" ::"n"(Pending) : "memory");
   }
+  /// x rounded to tf32's 10 bits, ties away from zero.
+  __device__ std::uint32_t to_tf32(float x) const {
+    std::uint32_t y;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(y) : "f"(x));
+    return y;
+  }
+  /// 2^x, relative error 2^-22; 1 / x, relative error 2^-23; subnormal arguments and results are 0 [PTX ISA, ex2 and rcp].
+  __device__ float exp2_approx(float x) const {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+  }
+  __device__ float reciprocal_approx(float x) const {
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+  }
   __device__ void mma_tf32(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]) const {
     asm volatile(
         "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
@@ -72,7 +91,7 @@ struct DeviceThread {
 };
 
 template <class Body>
-__global__ void run_kernel(Body body) {
+__global__ void run_kernel(const __grid_constant__ Body body) {
   DeviceThread ctx;
   body(ctx);
 }

@@ -15,6 +15,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <exception>
 #include <string>
@@ -105,6 +106,16 @@ class Thread {
     }
     copies_.resize(kept);
   }
+
+  /// cvt.rna.tf32: 10 bits of mantissa, ties away from zero; infinities and NaN stay what they are.
+  static std::uint32_t to_tf32(float x) {
+    std::uint32_t bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    return (bits & 0x7F800000U) == 0x7F800000U ? bits & 0xFFFFE000U : (bits + 0x1000U) & 0xFFFFE000U;
+  }
+  /// The device's are wrong by up to 2^-22 and 2^-23, relatively; bounds in the tests allow for that.
+  static float exp2_approx(float x) { return std::exp2(x); }
+  static float reciprocal_approx(float x) { return 1 / x; }
 
   /// d (16, 8) += a (16, 8) b (8, 8): mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32. With g = lane / 4, t = lane % 4 a lane
   /// holds

@@ -2,30 +2,17 @@
 // SPDX-License-Identifier: MIT
 #include <algorithm>
 
-#include "kernels_testing.h"
+#include "simt_testing.h"
 #include "tweedie/core/random.h"
 #include "tweedie/kernels/cuda/elementwise.h"
 #include "tweedie/kernels/reference/adam_ema.h"
 #include "tweedie/kernels/reference/dsm_perturb.h"
 #include "tweedie/kernels/reference/langevin_update.h"
-#include "tweedie/kernels/simt/executor.h"
 
 using namespace tweedie;
 using namespace tweedie::kernels;
 using namespace tweedie::kernels::testing;
 using simt::Order;
-
-namespace {
-
-auto host(Order order) {
-  return [order](const char* name, int grid, int block, int shared, const auto& body) {
-    simt::launch(name, {grid, block, shared}, order, body);
-  };
-}
-
-constexpr double kU = kUnit<float>;
-
-}  // namespace
 
 TEST_CASE("simt normals have the library's bits") {
   for (const Index rows : kSizes) {

@@ -1,0 +1,334 @@
+// mlp_forward.h - the folded network's forward pass in one launch.   Reference: kernels/reference/mlp_forward.h
+//
+//   out = scale_l (h W^T + b),  h = silu(... silu(x W_0^T + b_{0,l}) ...)       x (B, D)   W (out, in)   l the row's level
+//
+// Ladder: MlpForwardNaive  a block is a row, a thread a unit; fp32 FMA; reads every weight once for every row
+//         MlpForwardTiled  a tile of rows stays in shared memory through all layers; weights come by cp.async into two buffers,
+//                          one filled while the other is multiplied; products by mma.m16n8k8 in tf32
+// Precision: tf32     operands rounded to 10 bits: 2^-10 of sum |w| |h| a layer
+//            tf32x3   each operand split in two tf32 numbers, three products: 3 x 2^-22 a product; an infinite operand gives NaN
+// Each product of the unit adds 9 terms, truncated: 9 K / 8 times 2u of sum |w| |h| (tf32x3: three times that). SiLU by ex2 and
+// rcp adds (8 |silu| + 1/2) u: ex2's argument is rounded, x^2 s (1 - s) <= 0.44, and the two are 4u and 2u off; NaN at -infinity.
+// A row's bits depend on the row, its level and the precision alone: not on tile or batch.
+//
+// Predicted on an H200 (never measured), width 256, D = 2, B = 2^20 rows: 264,192 flop a row, 277 GFLOP. Floors: tf32 0.56 ms,
+// tf32x3 1.68 ms; SiLU's 768 ex2 + 768 rcp a row 96 SM-cycles, 0.42 ms. DRAM 16 bytes a row, 17 MB, 4 us. Weights from L2: 530 kB
+// a tile of 64 rows, 8.7 GB, 1.6 ms at the 5.5 TB/s that this card's L2 is assumed to give. Shared memory: a warp's 32 x 64 tile
+// loads 24 words a lane for 16 products, 1.5 clk each against 1 (tf32): a floor of 0.84 ms. So tf32 is bound by L2, tf32x3 about
+// equally by L2 and products; naive fp32 is bound by L2: 528 kB a row. SPDX-License-Identifier: MIT
+#pragma once
+
+#include "tweedie/core/check.h"
+#include "tweedie/kernels/cuda/ptx.h"
+#include "tweedie/kernels/math.h"
+#include "tweedie/kernels/reference/mlp_forward.h"
+
+namespace tweedie::kernels::cuda {
+
+enum class Products { tf32, tf32x3 };
+
+/// A block of RowWarps x ColWarps warps, each computing RowTiles x ColTiles products of 16 x 8; Depth of K in a weight buffer.
+template <int RowWarps, int ColWarps, int RowTiles, int ColTiles, int Depth>
+struct MlpTile {
+  static constexpr int kColWarps = ColWarps, kRowTiles = RowTiles, kColTiles = ColTiles, kDepth = Depth;
+  static constexpr int kThreads = 32 * RowWarps * ColWarps, kRows = 16 * RowWarps * RowTiles, kCols = 8 * ColWarps * ColTiles;
+  // Leading dimensions are 4 mod 8: the fragments' rows g and columns t then lie in 32 different banks.
+  static constexpr int kWeightLd = Depth + 4, kStage = kCols * kWeightLd;
+};
+using MlpTile64 = MlpTile<2, 4, 2, 8, 32>;     // widths to 304
+using MlpTile32 = MlpTile<1, 8, 2, 4, 32>;     // widths to 616
+using MlpTileSmall = MlpTile<2, 2, 1, 2, 16>;  // widths to 880
+
+TWEEDIE_MATH int round_up8(int n) { return (n + 7) / 8 * 8; }
+
+/// A tile's shared memory: activations of the layer read and the layer written, two weight buffers.
+struct MlpShared {
+  float *even, *odd;  // (rows, ld)
+  float* weights;     // two stages
+  int ld;
+};
+
+/// Weights [column, column + kCols) x [k, k + kDepth) of a layer on their way to `to`; zeros beyond the layer.
+template <class Tile, class Ctx>
+TWEEDIE_KERNEL void fetch_weights(Ctx& ctx, const MlpLayer& layer, int column, int k, float* to) {
+  const bool vectors = layer.in % 4 == 0 && reinterpret_cast<std::uintptr_t>(layer.weight) % 16 == 0;
+  const int rows = round_up8(layer.out - column), depth = round_up8(layer.in - k);
+  constexpr int kQuads = Tile::kDepth / 4;
+  for (int i = ctx.thread(); i < Tile::kCols * kQuads; i += Tile::kThreads) {
+    const int row = i / kQuads, at = i % kQuads * 4;
+    if (row >= rows || at >= depth) continue;
+    const bool inside = column + row < layer.out;
+    const float* const from = inside ? layer.weight + Index{column + row} * layer.in + k + at : layer.weight;
+    float* const place = to + row * Tile::kWeightLd + at;
+    if (vectors) {
+      ctx.template copy_async<16>(place, from, inside && k + at < layer.in);
+    } else {
+      for (int j = 0; j < 4; ++j) {
+        const bool valid = inside && k + at + j < layer.in;
+        ctx.template copy_async<4>(place + j, valid ? from + j : layer.weight, valid);
+      }
+    }
+  }
+}
+
+/// x as tf32 and what that leaves, as tf32.
+template <class Ctx>
+TWEEDIE_KERNEL void split_tf32(Ctx& ctx, float x, std::uint32_t& high, std::uint32_t& low) {
+  high = ctx.to_tf32(x);
+  low = ctx.to_tf32(x - __builtin_bit_cast(float, high));
+}
+
+/// sum += h (rows, depth) W (cols, depth)^T for this warp's part of the tile. Fragments: executor.h's mma_tf32.
+template <class Tile, Products P, class Ctx>
+TWEEDIE_KERNEL void multiply(Ctx& ctx, const float* h, int ld, const float* w, int depth, int columns,
+                             float (&sum)[Tile::kRowTiles][Tile::kColTiles][4]) {
+  const int g = ctx.lane() / 4, t = ctx.lane() % 4, warp = ctx.thread() / 32;
+  const int first_row = warp / Tile::kColWarps * Tile::kRowTiles * 16, first = warp % Tile::kColWarps * Tile::kColTiles * 8;
+  for (int k = 0; k < depth; k += 8) {
+    std::uint32_t a[Tile::kRowTiles][4], a_low[Tile::kRowTiles][4];
+    TWEEDIE_UNROLL
+    for (int i = 0; i < Tile::kRowTiles; ++i) {
+      const float* const p = h + (first_row + 16 * i + g) * ld + k + t;
+      const float value[4] = {p[0], p[8 * ld], p[4], p[8 * ld + 4]};
+      TWEEDIE_UNROLL
+      for (int e = 0; e < 4; ++e) split_tf32(ctx, value[e], a[i][e], a_low[i][e]);
+    }
+    TWEEDIE_UNROLL
+    for (int j = 0; j < Tile::kColTiles; ++j) {
+      if (first + 8 * j >= columns) continue;  // the same for the whole warp
+      const float* const p = w + (first + 8 * j + g) * Tile::kWeightLd + k + t;
+      std::uint32_t b[2], b_low[2];
+      split_tf32(ctx, p[0], b[0], b_low[0]);
+      split_tf32(ctx, p[4], b[1], b_low[1]);
+      TWEEDIE_UNROLL
+      for (int i = 0; i < Tile::kRowTiles; ++i) {
+        if constexpr (P == Products::tf32x3) {  // small terms first
+          ctx.mma_tf32(sum[i][j], a_low[i], b);
+          ctx.mma_tf32(sum[i][j], a[i], b_low);
+        }
+        ctx.mma_tf32(sum[i][j], a[i], b);
+      }
+    }
+  }
+}
+
+/// x / (1 + 2^(-x log2 e)).
+template <class Ctx>
+TWEEDIE_KERNEL float silu_approx(Ctx& ctx, float x) {
+  return x * ctx.reciprocal_approx(1 + ctx.exp2_approx(-1.44269504f * x));
+}
+
+/// The network for the rows in memory.even (zeros in columns [D, round_up8(D))): store(row, column, h W^T + b) for each output.
+/// level_of(row) is a row's level. Starts and ends with all threads free to use the shared memory.
+template <class Tile, Products P, class Ctx, class LevelOf, class Store>
+TWEEDIE_KERNEL void forward_tile(Ctx& ctx, const Mlp& net, const MlpShared& memory, LevelOf level_of, Store store) {
+  const int g = ctx.lane() / 4, t = ctx.lane() % 4, warp = ctx.thread() / 32;
+  const int first_row = warp / Tile::kColWarps * Tile::kRowTiles * 16, first = warp % Tile::kColWarps * Tile::kColTiles * 8;
+  float sum[Tile::kRowTiles][Tile::kColTiles][4];
+  int layer = 0, column = 0, k = 0, stage = 0;
+  fetch_weights<Tile>(ctx, net.layer[0], 0, 0, memory.weights);
+  ctx.commit_async();
+  while (layer < net.layers) {
+    const MlpLayer& now = net.layer[layer];
+    const bool last_k = k + Tile::kDepth >= now.in, last_column = column + Tile::kCols >= now.out;
+    const int next_k = last_k ? 0 : k + Tile::kDepth;
+    const int next_column = !last_k ? column : last_column ? 0 : column + Tile::kCols;
+    const int next_layer = last_k && last_column ? layer + 1 : layer;
+    if (next_layer < net.layers) {
+      fetch_weights<Tile>(ctx, net.layer[next_layer], next_column, next_k, memory.weights + (stage ^ 1) * Tile::kStage);
+    }
+    ctx.commit_async();
+    ctx.template wait_async<1>();
+    ctx.sync();
+
+    const float* const h = layer % 2 == 0 ? memory.even : memory.odd;
+    if (k == 0) {
+      TWEEDIE_UNROLL
+      for (int i = 0; i < Tile::kRowTiles; ++i) {
+        TWEEDIE_UNROLL
+        for (int j = 0; j < Tile::kColTiles; ++j) {
+          TWEEDIE_UNROLL
+          for (int e = 0; e < 4; ++e) sum[i][j][e] = 0;
+        }
+      }
+    }
+    const int depth = last_k ? round_up8(now.in - k) : Tile::kDepth;
+    multiply<Tile, P>(ctx, h + k, memory.ld, memory.weights + stage * Tile::kStage, depth, now.out - column, sum);
+    if (last_k) {
+      float* const next = layer % 2 == 0 ? memory.odd : memory.even;
+      const bool output = layer + 1 == net.layers;
+      TWEEDIE_UNROLL
+      for (int i = 0; i < Tile::kRowTiles; ++i) {
+        TWEEDIE_UNROLL
+        for (int j = 0; j < Tile::kColTiles; ++j) {
+          TWEEDIE_UNROLL
+          for (int e = 0; e < 4; ++e) {
+            const int row = first_row + 16 * i + g + 8 * (e / 2), at = column + first + 8 * j + 2 * t + e % 2;
+            if (at < now.out) {
+              const float y = sum[i][j][e] + now.bias[layer == 0 ? Index{level_of(row)} * now.out + at : Index{at}];
+              if (output) {
+                store(row, at, y);
+              } else {
+                next[row * memory.ld + at] = silu_approx(ctx, y);
+              }
+            } else if (at < round_up8(now.out) && !output) {
+              next[row * memory.ld + at] = 0;
+            }
+          }
+        }
+      }
+    }
+    ctx.sync();
+    layer = next_layer, column = next_column, k = next_k, stage ^= 1;
+  }
+}
+
+struct MlpForwardInput {
+  Mlp net;
+  Index batch;
+  const float* x;    // (B, D)
+  const int* level;  // (B), each in [0, levels); nullptr: common_level
+  int common_level;
+  float* out;  // (B, outputs)
+
+  TWEEDIE_KERNEL int level_of(Index row) const { return level == nullptr ? common_level : row < batch ? level[row] : 0; }
+  TWEEDIE_KERNEL float scale_of(Index row) const { return net.scale == nullptr ? 1.0f : net.scale[level_of(row)]; }
+};
+
+struct MlpForwardNaive : MlpForwardInput {
+  static constexpr int kThreads = 128;
+  int width;  // of the widest layer
+
+  template <class Ctx>
+  TWEEDIE_KERNEL void operator()(Ctx& ctx) const {
+    const Index row = ctx.block();
+    float* h = ctx.template dynamic_shared<float>();
+    float* next = h + width;
+    for (int i = ctx.thread(); i < net.layer[0].in; i += kThreads) h[i] = x[row * net.layer[0].in + i];
+    ctx.sync();
+    for (int l = 0; l < net.layers; ++l) {
+      const MlpLayer& layer = net.layer[l];
+      for (int n = ctx.thread(); n < layer.out; n += kThreads) {
+        float sum = 0;
+        for (int k = 0; k < layer.in; ++k) sum = math::fma(h[k], layer.weight[Index{n} * layer.in + k], sum);
+        sum += layer.bias[l == 0 ? Index{level_of(row)} * layer.out + n : Index{n}];
+        if (l + 1 < net.layers) {
+          next[n] = silu_approx(ctx, sum);
+        } else {
+          out[row * layer.out + n] = scale_of(row) * sum;
+        }
+      }
+      ctx.sync();
+      float* const read = h;
+      h = next, next = read;
+    }
+  }
+};
+
+template <class Tile, Products P>
+struct MlpForwardTiled : MlpForwardInput {
+  int ld;
+
+  template <class Ctx>
+  TWEEDIE_KERNEL void operator()(Ctx& ctx) const {
+    float* const memory = ctx.template dynamic_shared<float>();
+    const MlpShared shared = {memory, memory + Tile::kRows * ld, memory + 2 * Tile::kRows * ld, ld};
+    const Index first = Index{ctx.block()} * Tile::kRows;
+    const int dim = net.layer[0].in, padded = round_up8(dim), outputs = net.layer[net.layers - 1].out;
+    for (int i = ctx.thread(); i < Tile::kRows * padded; i += Tile::kThreads) {
+      const int row = i / padded, column = i % padded;
+      shared.even[row * ld + column] = first + row < batch && column < dim ? x[(first + row) * dim + column] : 0.0f;
+    }
+    forward_tile<Tile, P>(
+        ctx, net, shared, [&](int row) { return level_of(first + row); },
+        [&](int row, int column, float y) {
+          if (first + row < batch) out[(first + row) * outputs + column] = scale_of(first + row) * y;
+        });
+  }
+};
+
+// ---- launchers: launch(name, grid, block, shared bytes, body); nothing is launched for no rows ----
+
+inline constexpr int kMaxSharedBytes = 227 * 1024;  // sm_90; older devices have less and refuse such a launch
+
+/// The widest layer (input included), after a look at the whole network.
+inline int check_mlp(const char* function, const Mlp& net) {
+  check(net.layers >= 1 && net.layers <= Mlp::kMaxLayers, function, ": ", net.layers, " layers; this kernel takes 1 to ",
+        Mlp::kMaxLayers);
+  check(net.levels >= 1, function, ": ", net.levels, " levels; the first bias is (levels, width) with at least 1");
+  int width = net.layer[0].in;
+  for (int i = 0; i < net.layers; ++i) {
+    const MlpLayer& layer = net.layer[i];
+    check(layer.in >= 1 && layer.out >= 1 && layer.in <= 1 << 20 && layer.out <= 1 << 20, function, ": layer ", i, " is (",
+          layer.out, ", ", layer.in, "); both sizes lie in [1, 2^20]");
+    check(layer.weight != nullptr && layer.bias != nullptr, function, ": layer ", i, " has no weight or no bias; pass zeros");
+    check(i == 0 || layer.in == net.layer[i - 1].out, function, ": layer ", i, " takes ", layer.in, " columns, layer ", i - 1,
+          " gives ", net.layer[i - 1].out);
+    width = width < layer.out ? layer.out : width;
+  }
+  return width;
+}
+
+inline int check_mlp_forward(const char* function, const MlpForwardInput& k) {
+  const int width = check_mlp(function, k.net);
+  check(k.batch >= 0 && k.batch < Index{1} << 31, function, ": B = ", k.batch, " rows; it lies in [0, 2^31), cut the batch");
+  check(k.level != nullptr || (k.common_level >= 0 && k.common_level < k.net.levels), function,
+        ": common_level = ", k.common_level, " of ", k.net.levels, " levels");
+  check(k.batch == 0 || (k.x != nullptr && k.out != nullptr), function, ": x or out is a null pointer");
+  return width;
+}
+
+/// Leading dimension of the activations, and bytes of shared memory that a tile needs (above 2^30: too many).
+inline int mlp_ld(int width) { return round_up8(width) + 4; }
+template <class Tile>
+Index mlp_shared_bytes(int width) {
+  return 4 * (2 * Index{Tile::kRows} * mlp_ld(width) + 2 * Tile::kStage);
+}
+
+template <class Launch>
+void mlp_forward_naive(Launch&& launch, const MlpForwardInput& k) {
+  const int width = check_mlp_forward("cuda::mlp_forward_naive", k);
+  check(Index{8} * width <= kMaxSharedBytes, "cuda::mlp_forward_naive: width ", width, " does not fit shared memory (29056)");
+  if (k.batch > 0) {
+    launch("mlp_forward_naive", static_cast<int>(k.batch), MlpForwardNaive::kThreads, 8 * width, MlpForwardNaive{k, width});
+  }
+}
+
+/// One tile size; mlp_forward chooses.
+template <class Tile, Products P, class Launch>
+void mlp_forward_tiled(Launch&& launch, const MlpForwardInput& k) {
+  const int width = check_mlp_forward("cuda::mlp_forward", k);
+  const Index bytes = mlp_shared_bytes<Tile>(width);
+  check(bytes <= kMaxSharedBytes, "cuda::mlp_forward: width ", width, " needs ", bytes,
+        " bytes of shared memory, a block has 232448; the widest network is 880, use mlp_forward_naive");
+  const int grid = static_cast<int>((k.batch + Tile::kRows - 1) / Tile::kRows);
+  if (grid > 0) {
+    launch("mlp_forward", grid, Tile::kThreads, static_cast<int>(bytes), MlpForwardTiled<Tile, P>{k, mlp_ld(width)});
+  }
+}
+
+/// visit(tile) with the tile for a width: the most rows that shared memory holds, small ones where a big one would be padding.
+template <class Visit>
+void with_mlp_tile(int width, Visit visit) {
+  if (width > 64 && mlp_shared_bytes<MlpTile64>(width) <= kMaxSharedBytes) {
+    visit(MlpTile64{});
+  } else if (width > 64 && mlp_shared_bytes<MlpTile32>(width) <= kMaxSharedBytes) {
+    visit(MlpTile32{});
+  } else {
+    visit(MlpTileSmall{});
+  }
+}
+
+template <class Launch>
+void mlp_forward(Launch&& launch, const MlpForwardInput& k, Products products) {
+  with_mlp_tile(check_mlp_forward("cuda::mlp_forward", k), [&](auto tile) {
+    using Tile = decltype(tile);
+    if (products == Products::tf32) {
+      mlp_forward_tiled<Tile, Products::tf32>(launch, k);
+    } else {
+      mlp_forward_tiled<Tile, Products::tf32x3>(launch, k);
+    }
+  });
+}
+
+}  // namespace tweedie::kernels::cuda
