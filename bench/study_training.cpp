@@ -4,6 +4,7 @@
 //   study_training --steps 20000 --batch 512 --oracle three_gaussians_unequal --levels 40 --sigma-max 50 --json
 //   study_training --sample 30                                 also: 10,000 samples from 30 levels x 100 steps, a = .5 sigma^2
 //   study_training --data 300 --batch 128                      on a table of 300 rows: nearer to the truth or to the table?
+//   study_training --net mlp|residual --sigma-min .01 --sigma-max 10       the network for any noise level, ln sigma uniform
 //   study_training --time 200 --batch 128 --threads 1          only times training steps
 //
 // Prints, for the averaged weights, per level: sigma, error = E sigma^2 |ds|^2 / D, relative = E|ds|^2 / E|s|^2 and the zero
@@ -14,12 +15,14 @@
 #include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <ctime>
 #include <string>
 #include <vector>
 
 #include "tweedie/core/parallel.h"
 #include "tweedie/core/statistics.h"
 #include "tweedie/kernels/kernels.h"
+#include "tweedie/models/continuous_network.h"
 #include "tweedie/models/datasets.h"
 #include "tweedie/models/empirical_mixture.h"
 #include "tweedie/models/fisher_divergence.h"
@@ -35,7 +38,8 @@ struct Arguments {
   std::int64_t steps = 20'000;
   Index batch = 512, levels = 10, width = 256, draws = 50'000;
   double sigma_min = .01, sigma_max = 10, learning_rate = 1e-3, ema = .999;
-  std::string oracle = "three_gaussians";
+  std::string oracle = "three_gaussians", net = "chapter";
+  double sigma_data = 0;  // 0: the data's deviation
   std::uint64_t seed = 1;
   int threads = 0;
   std::int64_t time = 0;  // steps to time; 0: train and compare
@@ -88,6 +92,10 @@ Arguments parse(int argc, char** argv) {
       read(argv[i - 1], value, a.data);
     else if (name == "--sample")
       read(argv[i - 1], value, a.sample);
+    else if (name == "--sigma-data")
+      read(argv[i - 1], value, a.sigma_data);
+    else if (name == "--net")
+      a.net = value;
     else if (name == "--oracle")
       a.oracle = value;
     else
@@ -108,15 +116,53 @@ FreshRows fresh_draws(const GaussianMixture& mixture, const Rng& rng, Index batc
 void time_steps(Trainer& trainer, const Arguments& a) {
   for (int i = 0; i < 20; ++i) trainer.step();
   std::vector<double> times;
+  const std::clock_t cpu = std::clock();
   for (std::int64_t i = 0; i < a.time; ++i) {
     const auto begin = std::chrono::steady_clock::now();
     trainer.step();
     times.push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count());
   }
+  const double cpu_ms = 1e3 * static_cast<double>(std::clock() - cpu) / CLOCKS_PER_SEC / static_cast<double>(a.time);
   std::sort(times.begin(), times.end());
   const auto quantile = [&](double q) { return times[static_cast<std::size_t>(q * static_cast<double>(times.size() - 1))]; };
-  std::printf("width %td, batch %td, %d threads, %s: median %.3f ms a step (10%% %.3f, 90%% %.3f, %zu steps)\n", a.width, a.batch,
-              threads(), std::string(trainer.engine()).c_str(), quantile(.5), quantile(.1), quantile(.9), times.size());
+  std::printf(
+      "%s, width %td, batch %td, %d threads, %s: median %.3f ms a step (10%% %.3f, 90%% %.3f, %zu steps), of CPU %.3f ms\n",
+      a.net.c_str(), a.width, a.batch, threads(), std::string(trainer.engine()).c_str(), quantile(.5), quantile(.1), quantile(.9),
+      times.size(), cpu_ms);
+}
+
+// A sampler's call: all rows at one sigma.
+void time_score(const Network& net, const Arguments& a) {
+  const Matrix x(10'000, net.dim());
+  Matrix out(10'000, net.dim());
+  const auto sigma = static_cast<float>(a.sigma_min);
+  std::vector<double> times;
+  for (int i = 0; i < 12; ++i) {
+    const auto begin = std::chrono::steady_clock::now();
+    net.score(x, std::span(&sigma, 1), nullptr, out);
+    times.push_back(std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - begin).count());
+  }
+  std::sort(times.begin() + 2, times.end());
+  std::printf("score of 10,000 rows at one sigma: median %.3f us a row\n", times[7] / 1e4);
+}
+
+std::unique_ptr<Network> make_net(const Arguments& a, const GaussianMixture& oracle, Rng rng) {
+  if (a.net == "chapter") {
+    return std::make_unique<ScoreNetwork>(ScoreNetworkOptions{.data_dim = oracle.dim(),
+                                                              .hidden_dim = a.width,
+                                                              .num_noise_levels = a.levels,
+                                                              .sigma_min = a.sigma_min,
+                                                              .sigma_max = a.sigma_max},
+                                          rng);
+  }
+  const double deviation = a.sigma_data > 0 ? a.sigma_data : data_deviation(oracle.sample(100'000, Rng{7}));
+  return std::make_unique<ContinuousScoreNetwork>(ContinuousNetworkOptions{.data_dim = oracle.dim(),
+                                                                           .hidden_dim = a.width,
+                                                                           .architecture = architecture(a.net),
+                                                                           .sigma_min = a.sigma_min,
+                                                                           .sigma_max = a.sigma_max,
+                                                                           .sigma_data = deviation},
+                                                  rng);
 }
 
 void print(const FisherDivergence& d, const Arguments& a, double seconds) {
@@ -130,8 +176,8 @@ void print(const FisherDivergence& d, const Arguments& a, double seconds) {
     std::printf("],\n \"mean_error\": %.6g, \"mean_zero\": %.6g}\n", d.mean_error, d.mean_zero_error);
     return;
   }
-  std::printf("%s, %lld steps of %td %s, %.0f s\n\n", a.oracle.c_str(), static_cast<long long>(a.steps), a.batch,
-              a.data == 0 ? "fresh draws" : "rows of a table", seconds);
+  std::printf("%s network, %s, %lld steps of %td %s, %.0f s\n\n", a.net.c_str(), a.oracle.c_str(),
+              static_cast<long long>(a.steps), a.batch, a.data == 0 ? "fresh draws" : "rows of a table", seconds);
   std::printf("%10s %12s %10s %12s %12s\n", "sigma", "error", "+-", "relative", "zero's error");
   for (const LevelError& l : d.levels) {
     std::printf("%10.4g %12.3e %10.1e %12.3e %12.3e\n", l.sigma, l.error, l.standard_error, l.relative, l.zero_error);
@@ -150,7 +196,7 @@ double null_percentile(const GaussianMixture& oracle, Index n, Rng rng) {
   return null[98];
 }
 
-void sample(const ScoreNetwork& net, const GaussianMixture& oracle, const Arguments& a, Rng rng) {
+void sample(const Network& net, const GaussianMixture& oracle, const Arguments& a, Rng rng) {
   constexpr Index n = 10'000;
   const NoiseLevels levels = NoiseLevels::geometric(a.sigma_max, a.sigma_min, a.sample);
   const double percentile = null_percentile(oracle, n, rng.split());
@@ -167,11 +213,12 @@ void sample(const ScoreNetwork& net, const GaussianMixture& oracle, const Argume
 }
 
 // What a table's network learned: the law the rows came from, or the rows.
-void memorisation(const ScoreNetwork& net, const GaussianMixture& oracle, const Matrix& table, const Arguments& a, Rng rng) {
+void memorisation(const Network& net, const NoiseLevels& levels, const GaussianMixture& oracle, const Matrix& table,
+                  const Arguments& a, Rng rng) {
   const EmpiricalMixture empirical(table);
   const FisherDivergenceOptions options{.draws = a.draws};
-  const FisherDivergence to_table = fisher_divergence(net, empirical, table, *net.levels(), options, rng.split());
-  const FisherDivergence to_truth = fisher_divergence(net, oracle, table, *net.levels(), options, rng.split());
+  const FisherDivergence to_table = fisher_divergence(net, empirical, table, levels, options, rng.split());
+  const FisherDivergence to_truth = fisher_divergence(net, oracle, table, levels, options, rng.split());
   std::printf("\nat the table's rows + noise:\n%10s %18s %18s %12s\n", "sigma", "error to the rows'", "error to the truth",
               "zero's error");
   for (std::size_t i = 0; i < to_table.levels.size(); ++i) {
@@ -191,22 +238,21 @@ int run(const Arguments& a) {
   const std::optional<GaussianMixture> oracle = datasets::oracle(a.oracle);
   check(oracle.has_value(), "--oracle ", a.oracle, ": no exact score is known; try three_gaussians");
   Rng rng{a.seed};
-  ScoreNetwork net({.data_dim = oracle->dim(),
-                    .hidden_dim = a.width,
-                    .num_noise_levels = a.levels,
-                    .sigma_min = a.sigma_min,
-                    .sigma_max = a.sigma_max},
-                   rng.split());
+  const std::unique_ptr<Network> owner = make_net(a, *oracle, rng.split());
+  Network& net = *owner;
+  const NoiseLevels levels = NoiseLevels::geometric(a.sigma_max, a.sigma_min, a.levels);
   const FreshRows draw = fresh_draws(*oracle, rng.split(), a.batch);
   const TrainOptions options{.steps = a.time > 0 ? a.time + 20 : a.steps,
                              .batch = a.batch,
                              .learning_rate = a.learning_rate,
                              .schedule = {.kind = LearningRate::cosine},
                              .ema = a.ema,
+                             .sigma_sampling = net.levels() != nullptr ? SigmaSampling::levels : SigmaSampling::continuous,
                              .log_every = 1000};
   if (a.time > 0) {
     Trainer trainer(net, draw, options, rng.split());
     time_steps(trainer, a);
+    time_score(net, a);
     return 0;
   }
   const auto report = [](const TrainingStep& s) {
@@ -216,8 +262,8 @@ int run(const Arguments& a) {
   const Matrix table = datasets::make(a.oracle, a.data, Rng{42});
   const TrainingStep last =
       a.data > 0 ? train(net, table, options, rng.split(), report) : train(net, draw, options, rng.split(), report);
-  print(fisher_divergence(net, *oracle, *net.levels(), {.draws = a.draws}, rng.split()), a, last.seconds);
-  if (a.data > 0) memorisation(net, *oracle, table, a, rng.split());
+  print(fisher_divergence(net, *oracle, levels, {.draws = a.draws}, rng.split()), a, last.seconds);
+  if (a.data > 0) memorisation(net, levels, *oracle, table, a, rng.split());
   if (a.sample > 0) sample(net, *oracle, a, rng.split());
   return 0;
 }

@@ -9,6 +9,7 @@
 
 #include "tweedie/core/files/checksum.h"
 #include "tweedie/core/files/safetensors.h"
+#include "tweedie/models/continuous_network.h"
 #include "tweedie/models/score_network.h"
 
 namespace tweedie {
@@ -211,13 +212,28 @@ NoiseLevels read_levels(const Checkpoint& checkpoint, Index count) {
   }
 }
 
-void refuse_strangers(const Checkpoint& checkpoint, const ParameterLayout& layout) {
+// Before memory is taken for the network: every tensor is there in its shape.
+void compare_shapes(const Checkpoint& checkpoint, const ParameterLayout& layout) {
+  for (const ParameterTensor& tensor : layout) {
+    const std::vector<Index>& found = find(checkpoint, tensor.name).shape;
+    check<ModelFileError>(found == tensor.shape, "tensor ", tensor.name, " has shape ", shape_text(found), ", expected ",
+                          shape_text(tensor.shape), " to go with the others; the file was put together from two models");
+  }
+}
+
+// "network" of "network.0.weight".
+std::string_view first_part(std::string_view name) { return name.substr(0, name.find('.')); }
+
+void refuse_strangers(const Checkpoint& checkpoint, const ParameterLayout& layout, std::string_view buffer) {
   for (const auto& [name, tensor] : checkpoint.tensors) {
     const std::string& tensor_name = name;
-    const bool known = name == "sigmas" || std::any_of(layout.begin(), layout.end(),
-                                                       [&](const ParameterTensor& own) { return own.name == tensor_name; });
+    bool known = name == buffer, relative = false;
+    for (const ParameterTensor& own : layout) {
+      known = known || own.name == tensor_name;
+      relative = relative || first_part(own.name) == first_part(tensor_name);
+    }
     // Our own files may hold more, such as the optimiser's state.
-    const bool may_stand = !checkpoint.state_dict && !starts_with(name, "network.") && !starts_with(name, "noise_embedding.");
+    const bool may_stand = !checkpoint.state_dict && !relative;
     check<ModelFileError>(known || may_stand, "tensor ", name, " of shape ", shape_text(tensor.shape),
                           " belongs to no part of the network; is this a model of another network?");
   }
@@ -232,24 +248,104 @@ std::unique_ptr<Network> make_score_network(const Checkpoint& checkpoint) {
     compare(checkpoint, "hidden_dim", options.hidden_dim);
     compare(checkpoint, "num_noise_levels", options.num_noise_levels);
   }
-  // Before memory is taken for the network: every tensor is there in its shape.
   const ParameterLayout layout = NoiseConditionalScoreNetwork::layout_of(options);
-  for (const ParameterTensor& tensor : layout) {
-    const std::vector<Index>& found = find(checkpoint, tensor.name).shape;
-    check<ModelFileError>(found == tensor.shape, "tensor ", tensor.name, " has shape ", shape_text(found), ", expected ",
-                          shape_text(tensor.shape), " to go with the others; the file was put together from two models");
-  }
-  refuse_strangers(checkpoint, layout);
+  compare_shapes(checkpoint, layout);
+  refuse_strangers(checkpoint, layout, "sigmas");
   return std::make_unique<NoiseConditionalScoreNetwork>(options, read_levels(checkpoint, options.num_noise_levels), Rng{0});
 }
+
+const std::string& config_text(const Checkpoint& checkpoint, std::string_view key) {
+  const auto found = checkpoint.config.find(key);
+  check<ModelFileError>(found != checkpoint.config.end(), "config.", key, " is missing; the file was not written by tweedie");
+  return found->second;
+}
+
+// The options of a network for any noise level. A size is believed no further than the file's largest tensor has sides, so that
+// not even the list of the tensors' names can grow beyond the file.
+ContinuousNetworkOptions read_continuous_options(const Checkpoint& checkpoint) {
+  Index longest = 0;
+  for (const auto& entry : checkpoint.tensors) {
+    for (const Index side : entry.second.shape) longest = std::max(longest, side);
+  }
+  const auto size = [&](const char* key) {
+    const std::string& text = config_text(checkpoint, key);
+    const std::optional<Index> value = parse<Index>(text);
+    check<ModelFileError>(value && *value >= 0 && *value <= std::max(longest, static_cast<Index>(checkpoint.tensors.size())),
+                          "config.", key, " is \"", text, "\", no tensor of the file has that size (the longest side is ",
+                          longest, "); the file is damaged or was put together from two");
+    return *value;
+  };
+  const auto number = [&](const char* key) {
+    const std::string& text = config_text(checkpoint, key);
+    const std::optional<double> value = parse<double>(text);
+    check<ModelFileError>(value && std::isfinite(*value), "config.", key, " is \"", text, "\", expected a number");
+    return *value;
+  };
+  const std::string& learned = config_text(checkpoint, "learned_variance");
+  check<ModelFileError>(learned == "true" || learned == "false", "config.learned_variance is \"", learned,
+                        "\", expected true or false");
+  ContinuousNetworkOptions o;
+  o.data_dim = size("data_dim");
+  o.hidden_dim = size("hidden_dim");
+  o.num_layers = size("num_layers");
+  check<ModelFileError>(o.num_layers <= static_cast<Index>(checkpoint.tensors.size()), "config.num_layers is ", o.num_layers,
+                        ", the file has ", checkpoint.tensors.size(), " tensors; some are missing");
+  o.architecture = architecture(config_text(checkpoint, "architecture"));
+  o.embedding = noise_embedding(config_text(checkpoint, "embedding"));
+  o.num_frequencies = size("num_frequencies");
+  o.embedding_dim = size("embedding_dim");
+  o.fourier_scale = number("fourier_scale");
+  o.parametrisation = parametrisation(config_text(checkpoint, "parametrisation"));
+  o.sigma_min = number("sigma_min");
+  o.sigma_max = number("sigma_max");
+  o.sigma_data = number("sigma_data");
+  o.num_classes = size("num_classes");
+  o.covariate_dim = size("covariate_dim");
+  o.learned_variance = learned == "true";
+  return o;
+}
+
+template <class Made>
+std::unique_ptr<Network> make_continuous(const Checkpoint& checkpoint) {
+  constexpr const char* kFrequencies = "sigma_embedding.frequencies";
+  try {
+    const ContinuousNetworkOptions options = read_continuous_options(checkpoint);
+    const ParameterLayout layout = Made::layout_of(options);
+    compare_shapes(checkpoint, layout);
+    refuse_strangers(checkpoint, layout, kFrequencies);
+    auto network = std::make_unique<Made>(options, checkpoint.get(kFrequencies, {options.num_frequencies}), Rng{0});
+    for (const auto& [key, value] : network->config()) {
+      const std::string& said = config_text(checkpoint, key);
+      check<ModelFileError>(said == value, "config.", key, " is \"", said, "\", what the file holds says \"", value,
+                            "\"; the file is damaged or was put together from two");
+    }
+    return network;
+  } catch (const UsageError& error) {
+    fail<ModelFileError>("the configuration describes no network: ", error.what());
+  }
+}
+
+// Every kind of network that a file may hold, by its name().
+struct Kind {
+  std::string_view name;
+  std::unique_ptr<Network> (*make)(const Checkpoint&);
+};
+constexpr Kind kKinds[] = {
+    {"noise_conditional_score_network", make_score_network},
+    {"continuous_score_network", make_continuous<ContinuousScoreNetwork>},
+};
 
 std::unique_ptr<Network> make_untrained(const Checkpoint& checkpoint) {
   if (checkpoint.state_dict) return make_score_network(checkpoint);  // PyTorch's files do not name their network
   const auto kind = checkpoint.config.find("network");
   check<ModelFileError>(kind != checkpoint.config.end(),
                         "config.network is missing; the file does not say what network it holds");
-  if (kind->second == "noise_conditional_score_network") return make_score_network(checkpoint);
-  fail<ModelFileError>("config.network is \"", kind->second, "\", known is noise_conditional_score_network; use a newer tweedie");
+  std::string known;
+  for (const Kind& k : kKinds) {
+    if (k.name == kind->second) return k.make(checkpoint);
+    known += join(known.empty() ? "" : ", ", k.name);
+  }
+  fail<ModelFileError>("config.network is \"", kind->second, "\", known are ", known, "; use a newer tweedie");
 }
 
 }  // namespace
@@ -309,6 +405,9 @@ Checkpoint make_checkpoint(const Network& network) {
   checkpoint.config = network.config();
   checkpoint.config.insert_or_assign("network", network.name());
   if (const NoiseLevels* levels = network.levels()) checkpoint.set("sigmas", {levels->size()}, levels->values());
+  for (const auto& [name, values] : network.buffers()) {
+    checkpoint.set(name, {static_cast<Index>(values.size())}, std::span<const double>(values));
+  }
   checkpoint.set_parameters("", network.layout(), network.parameters());
   return checkpoint;
 }

@@ -4,7 +4,8 @@
 //   std::unique_ptr<Network> net = load_network("mixture.safetensors");
 //
 // Tensors under PyTorch's names (sigmas, noise_embedding.weight, network.{0,2,..}.{weight,bias}; weight (out, in)), so that
-// state dicts go both ways; then ema.<name>, optim.exp_avg.<name>, optim.exp_avg_sq.<name>, data.mean, data.std.
+// state dicts go both ways, or for other networks under their layout's and their buffers()'s; then ema.<name>,
+// optim.exp_avg.<name>, optim.exp_avg_sq.<name>, data.mean, data.std.
 // Metadata, flat strings: tweedie.format = 1, config.<name>, rng, step, and what the caller adds (engine, columns.*), crc32c.
 // The checksum covers names, types, shapes and bytes of all tensors and all other metadata. A plain state dict, saved as
 // safetensors without metadata, loads as well: the sizes follow from the shapes. Every file is taken for hostile.

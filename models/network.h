@@ -106,6 +106,8 @@ class TWEEDIE_API Network : public ScoreModel {
 
   /// What a checkpoint stores to build the same network again, as flat strings (config.<name>); name() tells the kind.
   virtual Strings config() const = 0;
+  /// Fixed numbers that a checkpoint stores beside the parameters, as vectors under their names (Fourier frequencies).
+  virtual std::map<std::string, std::vector<double>> buffers() const { return {}; }
   /// The same network with its own copy of the parameters.
   virtual std::unique_ptr<Network> clone() const = 0;
 

@@ -9,14 +9,17 @@
 #include "tweedie/autodiff/ops.h"
 #include "tweedie/core/parallel.h"
 #include "tweedie/kernels/kernels.h"
+#include "tweedie/models/detail/linear_rows.h"
 
 namespace tweedie {
+
+using detail::kBlockRows;
+using detail::linear_rows;
 
 namespace {
 
 constexpr double kSameLevel = 0x1p-22;  // relative
 constexpr double kRangeSlack = 1e-6;    // relative
-constexpr Index kBlockRows = 128;       // two activations of 128 x 256 floats stay in the second-level cache
 
 // Where a sigma lies: sigma s(x, sigma) = near n_level(x) + far n_{level+1}(x), n_l the network's output at level l, which is
 // sigma_l s(x, sigma_l). From D = x + sigma^2 s, linear in ln sigma: near = (1 - w) sigma_level / sigma, far = w sigma_{level+1}
@@ -69,13 +72,6 @@ struct Workspace {
     return workspace;
   }
 };
-
-// y = x W^T + bias, rows of `bias(r)` (out) beneath; x (rows, in), W (out, in) with leading dimension ldw.
-template <class S, class Bias>
-void linear_rows(Index rows, Index in, Index out, const S* x, Index ldx, const S* w, Index ldw, const Bias& bias, S* y) {
-  for (Index r = 0; r < rows; ++r) std::copy_n(bias(r), out, y + r * out);
-  kernels::gemm({.m = rows, .n = out, .k = in, .transpose_b = true, .beta = 1}, x, ldx, w, ldw, y, out);
-}
 
 }  // namespace
 

@@ -4,12 +4,14 @@
 
 #include <atomic>
 #include <cstdio>
+#include <functional>
 #include <memory>
 #include <thread>
 #include <vector>
 
 #include "support/allocation_counter.h"
 #include "tweedie/core/parallel.h"
+#include "tweedie/models/continuous_network.h"
 #include "tweedie/models/datasets.h"
 #include "tweedie/models/score_network.h"
 #include "tweedie/models/trainer.h"
@@ -18,12 +20,24 @@ using namespace tweedie;
 
 namespace {
 
+using Make = std::function<std::unique_ptr<Network>(Index hidden_dim)>;
+
+std::unique_ptr<Network> chapter(Index hidden_dim) {
+  return std::make_unique<ScoreNetwork>(ScoreNetworkOptions{.data_dim = 2, .hidden_dim = hidden_dim}, Rng(1));
+}
+
+std::unique_ptr<Network> continuous(Architecture architecture, Index hidden_dim) {
+  const ContinuousNetworkOptions options{
+      .data_dim = 2, .hidden_dim = hidden_dim, .architecture = architecture, .num_classes = 3, .covariate_dim = 2};
+  return std::make_unique<ContinuousScoreNetwork>(options, Rng(1));
+}
+
 struct Run {
-  Run(TrainOptions options, Index hidden_dim)
+  Run(const Make& make, TrainOptions options, Index hidden_dim)
       : rng(1),
-        net({.data_dim = 2, .hidden_dim = hidden_dim}, rng.split()),
+        net(make(hidden_dim)),
         data(datasets::three_gaussians(300, Rng{42})),
-        trainer(net, data, with_steps(options), rng.split()) {}
+        trainer(*net, data, with_steps(options), rng.split()) {}
   static TrainOptions with_steps(TrainOptions options) {
     options.steps = 100;
     return options;
@@ -33,27 +47,27 @@ struct Run {
   }
 
   Rng rng;
-  ScoreNetwork net;
+  std::unique_ptr<Network> net;
   Matrix data;
   Trainer trainer;
 };
 
 // A kernel keeps packing memory for each thread, from the thread's first product on. Which thread gets which task is chance, so
 // every one is given a run of its own first: a task waits until all have begun, each in another thread.
-void start_every_thread(int count, const TrainOptions& options, Index hidden_dim) {
+void start_every_thread(int count, const Make& make, const TrainOptions& options, Index hidden_dim) {
   std::atomic<Index> begun{0};
   parallel_for(count, 1, [&](Index begin, Index end) {
     begun += end - begin;
     while (begun < count) std::this_thread::yield();
-    Run(options, hidden_dim).steps(1);
+    Run(make, options, hidden_dim).steps(1);
   });
 }
 
 // Allocations of 20 steps, after 5 in which the buffers come to be. Rows of 300 and batches of 64: every epoch's boundary falls
 // inside a batch, several within the counted steps.
-long allocations_of(int count, const TrainOptions& options, Index hidden_dim) {
-  start_every_thread(count, options, hidden_dim);
-  Run run(options, hidden_dim);
+long allocations_of(int count, const TrainOptions& options, Index hidden_dim, const Make& make = chapter) {
+  start_every_thread(count, make, options, hidden_dim);
+  Run run(make, options, hidden_dim);
   const test::AllocationCounter first;
   run.steps(5);
   CHECK(first.count() > 100);  // the tape's memory: the counter looks at the right thing
@@ -89,6 +103,10 @@ TEST_CASE("a training step in its steady state allocates nothing") {
     CHECK(allocations_of(count, {.batch = 64}, 32) == 0);
     CHECK(allocations_of(count, {.batch = 512, .clip_norm = 1, .ema = .999, .valid_fraction = .1}, 256) == 0);
     CHECK(allocations_of(count, {.batch = 64, .sigma_sampling = SigmaSampling::continuous}, 32) == 0);
+    for (const Architecture architecture : {Architecture::mlp, Architecture::residual}) {
+      const Make make = [architecture](Index hidden_dim) { return continuous(architecture, hidden_dim); };
+      CHECK(allocations_of(count, {.batch = 64, .sigma_sampling = SigmaSampling::continuous}, 32, make) == 0);
+    }
     CHECK(allocations_of(count, {.objective = Sliced{.num_projections = 2}, .batch = 64}, 32) == 0);
     CHECK(allocations_of(count, {.objective = Denoising{Weighting::plain}, .batch = 64}, 32) == 0);
   }

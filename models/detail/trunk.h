@@ -1,0 +1,92 @@
+// trunk.h - F(c_in x, sigma, condition): what the networks for any noise level have in common (continuous_network.h).
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <cmath>
+#include <functional>
+#include <vector>
+
+#include "tweedie/models/continuous_network.h"
+
+namespace tweedie::detail {
+
+class Trunk {
+ public:
+  static ParameterLayout layout_of(const ContinuousNetworkOptions& options);
+
+  /// Checks what layout_of() does not: the sigmas, the frequencies.
+  Trunk(const char* name, const ContinuousNetworkOptions& options, std::vector<double> frequencies);
+
+  const std::vector<double>& frequencies() const { return frequencies_; }
+  void initialise(const Rng& rng, const ParameterLayout& layout, float* flat) const;
+  Strings config() const;
+  std::map<std::string, std::vector<double>> buffers() const;
+
+  double c_in(double sigma) const { return 1 / std::hypot(sigma, options_.sigma_data); }
+  void check_sigma(double sigma) const;
+
+  // On the tape.
+
+  /// Throws UsageError unless parameters, x (B, D), sigma and condition fit.
+  template <class S>
+  void check_input(std::span<const VarX<S>> parameters, VarX<S> x, const NoiseInput<S>& noise) const;
+  /// F (B, D) of x' = c_in x.
+  template <class S>
+  VarX<S> forward(TapeX<S>& tape, std::span<const VarX<S>> parameters, VarX<S> scaled_x, const NoiseInput<S>& noise) const;
+  /// (B, 1), or none.
+  template <class S>
+  VarX<S> log_variance(TapeX<S>& tape, std::span<const VarX<S>> parameters, const NoiseInput<S>& noise) const;
+
+  // By plain kernels.
+
+  /// Calls body(first, x' = c_in y (rows, D), F (rows, D)) for blocks of rows, on the library's threads. Arguments are checked.
+  template <class S>
+  void for_blocks(const S* flat, ConstRows<S> y, std::span<const S> sigma, const Condition* condition,
+                  const std::function<void(Index first, ConstRows<S> scaled_y, ConstRows<S> f)>& body) const;
+
+ private:
+  // A linear function of the embedding that enters the body: (width) numbers a row.
+  struct Modulation {
+    Index weight, bias, width;
+    Index offset;  // among all modulations of a row
+  };
+  template <class S>
+  struct Workspace;
+  template <class S>
+  struct Pass;
+
+  template <class S>
+  VarX<S> features(TapeX<S>& tape, const NoiseInput<S>& noise) const;
+  template <class S>
+  void write_features(std::span<const S> sigma, S* out) const;
+  template <class S>
+  VarX<S> embed(TapeX<S>& tape, std::span<const VarX<S>> p, const NoiseInput<S>& noise) const;
+  template <class S>
+  VarX<S> mlp(std::span<const VarX<S>> p, VarX<S> x, VarX<S> e) const;
+  template <class S>
+  VarX<S> residual(std::span<const VarX<S>> p, VarX<S> x, VarX<S> e) const;
+  template <class S>
+  void embed_rows(const S* flat, const NoiseInput<S>& noise, S* features, S* out) const;
+
+  const char* name_;
+  ContinuousNetworkOptions options_;
+  std::vector<double> frequencies_;
+  ParameterLayout layout_;
+  Index label_ = -1, covariate_ = -1, body_ = 0, log_variance_ = -1;  // first tensors of the parts; -1: absent
+  std::vector<Modulation> modulations_;
+  Index modulation_size_ = 0;
+};
+
+/// A (B, 1) constant of f(sigma).
+template <class S, class F>
+VarX<S> sigma_column(TapeX<S>& tape, std::span<const S> sigma, const F& f) {
+  static thread_local std::vector<S> values;
+  values.clear();
+  for (const S s : sigma) values.push_back(static_cast<S>(f(static_cast<double>(s))));
+  return tape.constant({values.data(), static_cast<Index>(values.size()), 1});
+}
+
+/// Frequencies of a new network, in radians per unit of ln sigma.
+std::vector<double> draw_frequencies(const ContinuousNetworkOptions& options, const Rng& rng);
+
+}  // namespace tweedie::detail
