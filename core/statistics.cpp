@@ -367,8 +367,9 @@ double sliced_wasserstein(ConstRows<float> x, ConstRows<float> y, const SlicedOp
 // Shortest augmenting paths with potentials (Jonker and Volgenant, 1987; Crouse, 2016): rows are matched one after the other; a
 // Dijkstra search over reduced costs finds the cheapest way to a free column, and the potentials u, v keep
 // cost - u - v >= 0, with equality on the matching.
-double wasserstein(ConstRows<float> x, ConstRows<float> y) {
+double wasserstein(ConstRows<float> x, ConstRows<float> y, double p) {
   check_pair("wasserstein", x, y);
+  check_power("wasserstein", p);
   check(x.rows() == y.rows(), "wasserstein: x has ", x.rows(), " rows, y has ", y.rows(),
         "; they must agree (sliced_wasserstein takes any)");
   const Index n = x.rows();
@@ -382,7 +383,7 @@ double wasserstein(ConstRows<float> x, ConstRows<float> y) {
           const double difference = static_cast<double>(x(i, d)) - static_cast<double>(y(j, d));
           square += difference * difference;
         }
-        cost(i, j) = std::sqrt(square);
+        cost(i, j) = p == 2 ? square : power(std::sqrt(square), p);
       }
     }
   });
@@ -437,7 +438,7 @@ double wasserstein(ConstRows<float> x, ConstRows<float> y) {
   }
   double sum = 0;
   for (Index i = 0; i < n; ++i) sum += cost(i, col_of[static_cast<std::size_t>(i)]);
-  return check_result("wasserstein", sum / static_cast<double>(n));
+  return check_result("wasserstein", std::pow(sum / static_cast<double>(n), 1 / p));
 }
 
 // --- maximum mean discrepancy ---

@@ -56,9 +56,9 @@ struct SlicedOptions {
 /// (mean over random unit directions of W_p^p of the projections)^(1/p) [Bonneel et al. 2015].
 TWEEDIE_API double sliced_wasserstein(ConstRows<float> x, ConstRows<float> y, const SlicedOptions& options, const Rng& rng);
 
-/// W_1 between two sets of equal size n in D dimensions, exactly: the mean distance under the best matching of the rows (shortest
-/// augmenting paths, O(n^3) time and O(n^2) memory; n <= 5000).
-TWEEDIE_API double wasserstein(ConstRows<float> x, ConstRows<float> y);
+/// W_p between two sets of equal size n in D dimensions, exactly: (mean of |x_i - y_m(i)|^p under the best matching m of the
+/// rows)^(1/p), p >= 1 (shortest augmenting paths, O(n^3) time and O(n^2) memory; n <= 5000).
+TWEEDIE_API double wasserstein(ConstRows<float> x, ConstRows<float> y, double p = 1);
 
 struct MmdOptions {
   double bandwidth = 0;  // h > 0, or 0 for the median distance between pooled samples (see median_distance)

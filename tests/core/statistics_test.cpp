@@ -336,27 +336,50 @@ TEST_CASE("sliced Wasserstein: one dimension, shifts, and invariance") {
   CHECK(sliced_wasserstein(a, b, {}, Rng{3}) == sliced_wasserstein(b, a, {}, Rng{3}));
 }
 
-TEST_CASE("exact Wasserstein: the best of all matchings, the line's formula, and a shift") {
+TEST_CASE("exact Wasserstein: the best of all matchings, the line's formula, shifts and convex maps") {
   for (std::uint64_t seed = 0; seed < 20; ++seed) {
     const Index n = 1 + static_cast<Index>(seed % 7);
     const Matrix x = normals(700 + seed, n, 2), y = normals(800 + seed, n, 2);
     std::vector<Index> order(static_cast<std::size_t>(n));
     for (Index i = 0; i < n; ++i) order[static_cast<std::size_t>(i)] = i;
-    double best = HUGE_VAL;
+    double best = HUGE_VAL, best_square = HUGE_VAL, best_cube = HUGE_VAL;
     do {
-      double sum = 0;
-      for (Index i = 0; i < n; ++i) sum += naive_distance(x, i, y, order[static_cast<std::size_t>(i)]);
+      double sum = 0, squares = 0, cubes = 0;
+      for (Index i = 0; i < n; ++i) {
+        const double distance = naive_distance(x, i, y, order[static_cast<std::size_t>(i)]);
+        sum += distance;
+        squares += distance * distance;
+        cubes += distance * distance * distance;
+      }
       best = std::min(best, sum / static_cast<double>(n));
+      best_square = std::min(best_square, squares / static_cast<double>(n));
+      best_cube = std::min(best_cube, cubes / static_cast<double>(n));
     } while (std::next_permutation(order.begin(), order.end()));
     CHECK(wasserstein(x, y) == doctest::Approx(best).epsilon(1e-12));
+    CHECK(wasserstein(x, y, 2) == doctest::Approx(std::sqrt(best_square)).epsilon(1e-12));
+    CHECK(wasserstein(x, y, 3) == doctest::Approx(std::cbrt(best_cube)).epsilon(1e-12));
   }
   const Matrix a = normals(17, 150, 1), b = normals(18, 150, 1, 0.7F);
   CHECK(wasserstein(a, b) == doctest::Approx(wasserstein_1d(span_of(a), span_of(b))).epsilon(1e-10));
   Matrix c = normals(19, 120, 3), d = c;
   for (Index r = 0; r < 120; ++r) d(r, 1) += 2;  // a shift is its own best matching
   CHECK(wasserstein(c, d) == doctest::Approx(2).epsilon(1e-6));
+  CHECK(wasserstein(c, d, 2) == doctest::Approx(2).epsilon(1e-6));
   CHECK(wasserstein(c, c) == 0);
-  Matrix ties(30, 2);  // equal rows: many best matchings
+  CHECK(wasserstein(c, c, 2) == 0);
+  CHECK(wasserstein(a, b, 2) == doctest::Approx(wasserstein_1d(span_of(a), span_of(b), 2)).epsilon(1e-10));
+  // The gradient of a convex function is its own best matching for p = 2 [Brenier 1991]: a symmetric positive definite map.
+  Matrix mapped(120, 3);
+  double squares = 0;
+  for (Index r = 0; r < 120; ++r) {
+    mapped(r, 0) = 2 * c(r, 0) + 0.5F * c(r, 1);
+    mapped(r, 1) = 0.5F * c(r, 0) + c(r, 1) - 0.25F * c(r, 2);
+    mapped(r, 2) = -0.25F * c(r, 1) + 0.5F * c(r, 2);
+    squares += std::pow(naive_distance(c, r, mapped, r), 2);
+  }
+  CHECK(wasserstein(c, mapped, 2) == doctest::Approx(std::sqrt(squares / 120)).epsilon(1e-10));
+  CHECK(wasserstein(c, mapped) < wasserstein(c, mapped, 2));  // by Jensen, strictly: the distances differ
+  Matrix ties(30, 2);                                         // equal rows: many best matchings
   CHECK(wasserstein(ties, normals(20, 30, 2)) > 0);
 }
 
