@@ -9,10 +9,14 @@
 #include "tweedie/models/network.h"
 #include "tweedie/samplers/annealed_langevin.h"
 #include "tweedie/samplers/ddim.h"
+#include "tweedie/samplers/ddpm.h"
 #include "tweedie/samplers/dpm_solver_pp.h"
 #include "tweedie/samplers/heun.h"
 #include "tweedie/samplers/langevin.h"
 #include "tweedie/samplers/mala.h"
+#include "tweedie/samplers/predictor_corrector.h"
+#include "tweedie/samplers/probability_flow.h"
+#include "tweedie/samplers/reverse_sde.h"
 #include "tweedie/samplers/schedule.h"
 
 namespace tweedie::cli {
@@ -123,6 +127,45 @@ Samples dpm(const Block& b, double eta, Index default_steps) {
 Samples run_dpm(const Block& b) { return dpm(b, 0, 50); }
 Samples run_dpm_sde(const Block& b) { return dpm(b, b.a.eta >= 0 ? b.a.eta : 1, 100); }
 
+// The process of --process, ending at the schedule's largest level: vp and sub_vp take the beta_max that does.
+Process process_over(const Block& b, const std::string& name) {
+  const double low = sigma_low(b), high = sigma_high(b);
+  if (name == "ve") return ve(low, high);
+  if (name == "edm") return edm(low, high);
+  constexpr double kBetaMin = .1;
+  // -ln alpha(1) = (beta_max + beta_min) / 4, and alpha = 1 / sqrt(1 + high^2) for vp, by asinh for sub_vp (process.h).
+  const double minus_log_alpha = name == "vp" ? .5 * std::log1p(high * high) : std::asinh(high / 2);
+  const double beta_max = 4 * minus_log_alpha - kBetaMin;
+  return name == "vp" ? vp(kBetaMin, beta_max) : sub_vp(kBetaMin, beta_max);
+}
+
+Samples run_reverse_sde(const Block& b) {
+  ReverseSdeOptions o = options_for<ReverseSdeOptions>(b);
+  o.steps = b.a.steps > 0 ? b.a.steps : 500;
+  return reverse_sde(b.model, process_over(b, b.a.process), o, b.rng);
+}
+
+Samples run_ddpm(const Block& b) {
+  DdpmOptions o = options_for<DdpmOptions>(b);
+  o.steps = b.a.steps > 0 ? b.a.steps : 500;
+  return ddpm(b.model, process_over(b, "vp"), o, b.rng);
+}
+
+Samples run_predictor_corrector(const Block& b) {
+  PredictorCorrectorOptions o = options_for<PredictorCorrectorOptions>(b);
+  o.snr = b.a.snr;
+  o.corrector_steps = b.a.corrector_steps;
+  o.norms = corrector_norms(b.a.corrector_norm);
+  return predictor_corrector(b.model, step_schedule(b, 200), o, b.rng);
+}
+
+Samples run_flow(const Block& b) {
+  ProbabilityFlowOptions o = options_for<ProbabilityFlowOptions>(b);
+  o.rtol = b.a.rtol;
+  o.atol = b.a.atol;
+  return probability_flow(b.model, process_over(b, b.a.process), o, b.rng);
+}
+
 const std::vector<const char*> kChain = {"--steps-per-level", "--step-size-factor", "--levels", "--denoise", "--step-convention"};
 const std::vector<const char*> kSchedule = {"--steps", "--schedule", "--rho", "--sigma-min", "--sigma-max"};
 
@@ -144,6 +187,14 @@ const std::vector<Sampler>& samplers() {
       {"ddim", "eta 0 Euler on the flow, eta 1 ancestral", plus(kSchedule, {"--eta"}), run_ddim},
       {"dpmpp_2m", "DPM-Solver++ 2M", kSchedule, run_dpm},
       {"dpmpp_2m_sde", "its stochastic form", plus(kSchedule, {"--eta"}), run_dpm_sde},
+      {"reverse_sde", "Euler-Maruyama", {"--steps", "--process", "--sigma-min", "--sigma-max"}, run_reverse_sde},
+      {"predictor_corrector", "score_sde's, a Langevin step at each level",
+       plus(kSchedule, {"--snr", "--corrector-steps", "--corrector-norms"}), run_predictor_corrector},
+      {"ddpm", "ancestral steps of the VP process", {"--steps", "--sigma-max"}, run_ddpm},
+      {"probability_flow",
+       "the ODE by Dormand-Prince, each row with its own step",
+       {"--process", "--rtol", "--atol", "--sigma-min", "--sigma-max"},
+       run_flow},
   };
   return all;
 }
@@ -232,6 +283,21 @@ void add_schedule_options(CLI::App& app, SamplingArguments& a, std::vector<CLI::
             ->check(CLI::NonNegativeNumber),
         app.add_option("--s-tmin", a.s_tmin, "Churn: smallest sigma with it")->check(CLI::NonNegativeNumber), s_tmax,
         app.add_option("--s-noise", a.s_noise, "Churn: factor on its noise")->check(CLI::PositiveNumber)}) {
+    all.push_back(option->group(group));
+  }
+  CLI::Option* process = app.add_option("--process", a.process, "reverse_sde, probability_flow: ve | vp | sub_vp | edm");
+  choose_from(process, "process", {"ve", "vp", "sub_vp", "edm"});
+  CLI::Option* norms = app.add_option("--corrector-norms", a.corrector_norm,
+                                      "predictor_corrector: expected | batch (score_sde's; a sample then depends on its batch)");
+  choose_from(norms, "kind of norms", {"expected", "batch"});
+  for (CLI::Option* option :
+       {process, norms,
+        app.add_option("--snr", a.snr, "predictor_corrector: signal to noise of the corrector's step")
+            ->check(CLI::PositiveNumber),
+        app.add_option("--corrector-steps", a.corrector_steps, "predictor_corrector: Langevin steps at each level")
+            ->check(CLI::Range(0, 100000)),
+        app.add_option("--rtol", a.rtol, "probability_flow: relative tolerance")->check(CLI::PositiveNumber),
+        app.add_option("--atol", a.atol, "probability_flow: absolute tolerance")->check(CLI::PositiveNumber)}) {
     all.push_back(option->group(group));
   }
 }

@@ -11,6 +11,7 @@
 #include "tweedie/cli/tables.h"
 #include "tweedie/core/files/atomic_file.h"
 #include "tweedie/core/files/json.h"
+#include "tweedie/models/continuous_network.h"
 #include "tweedie/models/datasets.h"
 #include "tweedie/models/score_network.h"
 #include "tweedie/models/table.h"
@@ -26,11 +27,13 @@ struct Arguments {
   std::string data, output, resume, history;
   bool no_standardise = false;
   // the network
+  std::string net = "ncsn", prediction = "edm";
   Index width = 256, depth = 4, levels = 20;
-  double sigma_min = .05, sigma_max = 0;  // 0: by the data's scale
+  double sigma_min = 0, sigma_max = 0;  // 0: by the network and the data's scale
   // the objective
-  std::string objective = "denoising", projection = "unit", weighting = "sigma2", sigma_sampling, process = "ve";
-  double sigma_data = 1, p_mean = -1.2, p_std = 1.2;
+  std::string objective = "denoising", projection = "unit", weighting, sigma_sampling, process = "ve";
+  double sigma_data = 0, p_mean = 0, p_std = 1.2;  // 0: by the data
+  bool p_mean_given = false;
   bool variance_reduced = false;
   Index num_projections = 1;
   // the optimiser
@@ -61,13 +64,15 @@ Process process_of(const Arguments& a, double sigma_max) {
 
 Objective objective_of(const Arguments& a, double sigma_max) {
   const Weighting weighting = weighting_of(a.weighting);
-  if (a.objective == "denoising") {
-    Denoising denoising{.weighting = weighting, .sigma_data = a.sigma_data};
-    if (weighting == Weighting::likelihood) denoising.process = process_of(a, sigma_max);
-    return denoising;
-  }
   if (a.objective == "flow_matching") return FlowMatching{};
   if (a.objective == "explicit") return Explicit{weighting};
+  if (a.objective == "denoising") {
+    Objective denoising;
+    std::get<Denoising>(denoising).weighting = weighting;
+    std::get<Denoising>(denoising).sigma_data = a.sigma_data;
+    if (weighting == Weighting::likelihood) std::get<Denoising>(denoising).process = process_of(a, sigma_max);
+    return denoising;
+  }
   const Projection projection = a.projection == "gaussian"     ? Projection::gaussian
                                 : a.projection == "rademacher" ? Projection::rademacher
                                                                : Projection::unit;
@@ -121,6 +126,38 @@ FreshRows fresh_rows(const std::string& name, Rng rng) {
     const Matrix x = datasets::make(name, out.rows(), Rng(key, first_row).split());
     for (Index r = 0; r < out.rows(); ++r) std::copy_n(x.row(r).data(), x.cols(), out.row(r).data());
   };
+}
+
+// The values that depend on the network and the data, where none were given.
+void settle(Arguments& a, const Source& source) {
+  const bool unscaled = source.fresh() || a.no_standardise;
+  const bool ncsn = a.net == "ncsn";
+  if (a.sigma_min == 0) a.sigma_min = ncsn ? .05 : .01;
+  if (a.sigma_max == 0) a.sigma_max = ncsn ? (unscaled ? 10 : 4) : (unscaled ? 50 : 20);
+  if (a.sigma_data == 0) {
+    constexpr Index kDraws = 20000;
+    const Rng fixed{1};
+    a.sigma_data = data_deviation(source.fresh() ? datasets::make(source.builtin, kDraws, fixed) : source.rows);
+  }
+  if (a.weighting.empty()) a.weighting = ncsn || a.objective != "denoising" ? "sigma2" : "edm";
+  if (!a.p_mean_given) a.p_mean = -1.2 + std::log(a.sigma_data / .5);  // EDM's own are for data of deviation .5
+}
+
+std::unique_ptr<Network> make_net(const Arguments& a, Index dim, Rng rng) {
+  if (a.net == "ncsn") {
+    return std::make_unique<NoiseConditionalScoreNetwork>(
+        ScoreNetworkOptions{.data_dim = dim, .hidden_dim = a.width, .num_layers = a.depth},
+        NoiseLevels::geometric(a.sigma_max, a.sigma_min, a.levels), rng);
+  }
+  return std::make_unique<ContinuousScoreNetwork>(ContinuousNetworkOptions{.data_dim = dim,
+                                                                           .hidden_dim = a.width,
+                                                                           .num_layers = a.depth,
+                                                                           .architecture = architecture(a.net),
+                                                                           .parametrisation = parametrisation(a.prediction),
+                                                                           .sigma_min = a.sigma_min,
+                                                                           .sigma_max = a.sigma_max,
+                                                                           .sigma_data = a.sigma_data},
+                                                  rng);
 }
 
 TrainOptions train_options(const Arguments& a, const Source& source, double sigma_max) {
@@ -285,18 +322,17 @@ void report(const Arguments& a, const Trainer& trainer, const TrainingStep& last
   print(join(text, ", ", duration(last.seconds), ", ", last.engine, ", seed ", common.seed, "\n"));
 }
 
-int run_train(const Arguments& a) {
+int run_train(Arguments a) {
   const Common& common = a.common;
-  a.check_given();
   catch_signals("\ninterrupted: saving the checkpoint (again to quit at once)\n");
   begin(common, join("training on ", a.data));
   check_writable(a.output);
   const Source source = open_source(a);
-  const double sigma_max = a.sigma_max > 0 ? a.sigma_max : source.fresh() || a.no_standardise ? 10 : 4;
-  const TrainOptions base = train_options(a, source, sigma_max);
+  settle(a, source);
+  const TrainOptions base = train_options(a, source, a.sigma_max);
   Rng rng = common.rng();
-  NoiseConditionalScoreNetwork net({.data_dim = source.code.dim(), .hidden_dim = a.width, .num_layers = a.depth},
-                                   NoiseLevels::geometric(sigma_max, a.sigma_min, a.levels), rng.split());
+  const std::unique_ptr<Network> network = make_net(a, source.code.dim(), rng.split());
+  Network& net = *network;
   const Rng stream = rng.split(), draws = rng.split(), validation_noise = rng.split();
 
   Best best;
@@ -366,15 +402,26 @@ void add_network_options(CLI::App& app, Arguments& a) {
   app.add_option("--levels,--num-noise-levels", a.levels, "Noise levels, geometric from sigma-max to sigma-min (the chapter: 10)")
       ->check(CLI::Range(1, 100000))
       ->group(group);
-  app.add_option("--sigma-min", a.sigma_min,
-                 "Smallest noise level, in deviations of the scaled data (the chapter: .01, much below the width of a small "
-                 "table's gaps)")
-      ->check(CLI::PositiveNumber)
-      ->group(group);
-  app.add_option("--sigma-max", a.sigma_max, "Largest noise level (default: 4 for scaled columns; else the chapter's 10)")
+  app.add_option(
+         "--sigma-min", a.sigma_min,
+         "Smallest noise level, in deviations of the scaled data (default: ncsn .05, others .01; the chapter: .01, much below "
+         "the width of a small table's gaps)")
       ->check(CLI::PositiveNumber)
       ->group(group)
       ->default_str("");
+  app.add_option("--sigma-max", a.sigma_max,
+                 "Largest noise level (default: ncsn 4 for scaled columns, else the chapter's 10; other networks 20 and 50)")
+      ->check(CLI::PositiveNumber)
+      ->group(group)
+      ->default_str("");
+  choose_from(app.add_option("--net,--network", a.net,
+                             "ncsn (the chapter's, discrete levels) | mlp | residual (any sigma, EDM's preconditioning)")
+                  ->group(group),
+              "network", {"ncsn", "mlp", "residual"});
+  choose_from(
+      app.add_option("--prediction", a.prediction, "mlp, residual: what the network's output is: edm | score | epsilon | x0 | v")
+          ->group(group),
+      "prediction", {"edm", "score", "epsilon", "x0", "v"});
 }
 
 std::vector<CLI::Option*> add_objective_options(CLI::App& app, Arguments& a) {
@@ -383,9 +430,11 @@ std::vector<CLI::Option*> add_objective_options(CLI::App& app, Arguments& a) {
       app.add_option("--objective", a.objective, "denoising | explicit | sliced score matching | flow_matching")->group(group),
       "objective", {"denoising", "explicit", "sliced", "flow_matching"});
   choose_from(app.add_option("--weighting", a.weighting,
-                             "Weight of a row's squared error of sigma s: sigma2 (1) | plain (1/sigma^2) | edm | v | likelihood "
+                             "Weight of a row's squared error of sigma s (default: edm for mlp and residual, else sigma2): "
+                             "sigma2 (1) | plain (1/sigma^2) | edm | v | likelihood "
                              "(g^2, by --process); explicit and sliced take the first two")
-                  ->group(group),
+                  ->group(group)
+                  ->default_str(""),
               "weighting", {"sigma2", "plain", "edm", "v", "likelihood"});
   CLI::Option* sampling =
       app.add_option("--sigma-sampling", a.sigma_sampling,
@@ -397,10 +446,15 @@ std::vector<CLI::Option*> add_objective_options(CLI::App& app, Arguments& a) {
       app.add_option("--process", a.process, "ve | vp | sub_vp | edm, for --weighting likelihood and --sigma-sampling process")
           ->group(group),
       "process", {"ve", "vp", "sub_vp", "edm"});
-  app.add_option("--sigma-data", a.sigma_data, "Deviation of the data as edm weighting takes it (1: scaled columns)")
+  app.add_option("--sigma-data", a.sigma_data,
+                 "Deviation of the data for EDM's preconditioning and weighting (default: measured)")
       ->check(CLI::PositiveNumber)
-      ->group(group);
-  app.add_option("--p-mean", a.p_mean, "lognormal: mean of ln sigma")->group(group);
+      ->group(group)
+      ->default_str("");
+  app.add_option("--p-mean", a.p_mean,
+                 "lognormal: mean of ln sigma (default: EDM's -1.2 for data of deviation .5, moved with it)")
+      ->group(group)
+      ->default_str("");
   app.add_option("--p-std", a.p_std, "lognormal: deviation of ln sigma")->check(CLI::PositiveNumber)->group(group);
   CLI::Option* projection = app.add_option("--projection", a.projection, "Sliced: directions unit | gaussian | rademacher");
   choose_from(projection, "projection", {"unit", "gaussian", "rademacher"});
@@ -483,6 +537,11 @@ Command train_command(CLI::App& program) {
       "  tweedie train faithful.csv --columns eruptions,waiting -o faithful.safetensors\n"
       "  tweedie train builtin:three_gaussians --width 256 --sigma-max 10 --sigma-min .01 --levels 30 -o mixture.safetensors");
   a->check_given = [app, arguments = a.get(), sliced, table_only] {
+    const bool ncsn = arguments->net == "ncsn";
+    arguments->p_mean_given = app->get_option("--p-mean")->count() > 0;
+    check(!ncsn || app->get_option("--prediction")->count() == 0, "--prediction belongs to --net mlp and residual");
+    check(ncsn || app->get_option("--levels")->count() == 0, "--levels belongs to --net ncsn; ", arguments->net,
+          " takes any sigma");
     for (const CLI::Option* option : sliced) {
       check(arguments->objective == "sliced" || option->count() == 0, option->get_name(), " belongs to --objective sliced");
     }
@@ -496,7 +555,10 @@ Command train_command(CLI::App& program) {
     }
   };
   a->valid_fraction_given = [valid = table_only.back()] { return valid->count() > 0; };
-  return {app, [a] { return run_train(*a); }};
+  return {app, [a] {
+            a->check_given();
+            return run_train(*a);
+          }};
 }
 
 }  // namespace tweedie::cli
