@@ -5,6 +5,10 @@
 //
 // Per sampler and mixture (three_gaussians, three_gaussians_unequal): 10,000 samples against fresh draws in a permutation test of
 // the energy distance, how many seeds pass at 1e-3, and the smallest p-value. A true sampler passes 20 of 20 in 98 of 100 tables.
+//
+// Deterministic samplers that have converged give one and the same draw at a seed, so their rows rise and fall together: on
+// three_gaussians_unequal Heun 40, 2M 50 and DDIM eta 0 at 200 each pass 19 of 20, p = .001 at seed 6 for Heun. That is the
+// draw's chance: it stays with sigma_max = 800 and goes with other normals (20 of 20, Heun).
 // SPDX-License-Identifier: MIT
 #include <algorithm>
 #include <cstdio>
