@@ -136,6 +136,54 @@ TEST_CASE("in double each equals its formula written out, the step to 0 included
   CHECK(test::largest_difference(dpm_solver_pp(model, {80, 0}, start, {.eta = 1}, Rng{1}).x, mean) <= 1e-11);
 }
 
+TEST_CASE("2M-SDE: the algorithm written out in double; its planted faults lose the weak order 2") {
+  enum class SdeFault { none, noise_without_two, drift_without_eta, no_decay, half_correction };
+  const double eta = .7;
+  const auto written = [&](const GaussianMixture& model, const std::vector<double>& sigmas, MatrixD x, const Rng& rng,
+                           SdeFault fault) {
+    MatrixD before, z(x.rows(), x.cols());
+    double h_before = 0;
+    for (std::size_t k = 0; k + 1 < sigmas.size(); ++k) {
+      const double from = sigmas[k], to = sigmas[k + 1], h = std::log(from / to);
+      const MatrixD d = model.tweedie_mean(x, from);
+      if (to == 0) return d;
+      const double a = 1 - std::exp(-h * (fault == SdeFault::drift_without_eta ? 1 : 1 + eta));
+      const double decay = fault == SdeFault::no_decay ? 1 : std::exp(-eta * h);
+      const double noise = to * std::sqrt(1 - std::exp((fault == SdeFault::noise_without_two ? -1 : -2) * eta * h));
+      const double slope = k == 0 ? 0 : a / (fault == SdeFault::half_correction ? 4 : 2) * h / h_before;
+      rng.normals<double>(Purpose::sde, static_cast<std::uint32_t>(k), 0, z);
+      for (Index i = 0; i < x.size(); ++i) {
+        const double turn = k == 0 ? 0 : d.data()[i] - before.data()[i];
+        x.data()[i] = to / from * decay * x.data()[i] + a * d.data()[i] + slope * turn + noise * z.data()[i];
+      }
+      before = d;
+      h_before = h;
+    }
+    return x;
+  };
+  const GaussianMixture mixture = GaussianMixture::three_gaussians_unequal();
+  const std::vector<double> sigmas = karras(18, .002, 80);
+  const MatrixD start = test::start_at(80, 40);
+  CHECK(test::largest_difference(dpm_solver_pp(mixture, sigmas, start, {.eta = eta}, Rng{4}).x,
+                                 written(mixture, sigmas, start, Rng{4}, SdeFault::none)) <= 1e-11);
+  const GaussianMixture gaussian = GaussianMixture::gaussian(1);
+  const auto order = [&](SdeFault fault) {
+    std::vector<double> errors;
+    for (const Index n : {64, 128}) {
+      const std::vector<double> levels = geometric_schedule(n + 1, .05, 20, false);
+      const auto chain = [&](ConstRows<double> x, const Rng& rng) { return written(gaussian, levels, MatrixD(x), rng, fault); };
+      errors.push_back(linear_law(chain, test::draws_of_steps(n)).variance(401) - 1.0025);
+    }
+    return test::orders(errors)[0];
+  };
+  CHECK(std::abs(order(SdeFault::none) - 2) <= .1);
+  for (const SdeFault fault :
+       {SdeFault::noise_without_two, SdeFault::drift_without_eta, SdeFault::no_decay, SdeFault::half_correction}) {
+    CAPTURE(static_cast<int>(fault));
+    CHECK(std::abs(order(fault) - 2) > .5);
+  }
+}
+
 TEST_CASE("weak orders on a Gaussian from the chain's exact law: DDIM eta 1 order 1, 2M-SDE order 2 at eta 1 and .5") {
   // Data N(0, 1) from sigma = 20 to .05: the law asked for is N(0, 1 + .05^2), from N(0, 1 + 20^2).
   const GaussianMixture model = GaussianMixture::gaussian(1);
