@@ -423,3 +423,24 @@ TEST_CASE("wrong mixtures are refused with the reason") {
   const double sigma = 1;
   CHECK_THROWS_AS(m.log_density(MatrixD(3, 2), std::span(&sigma, 1), nullptr, out), UsageError);
 }
+
+TEST_CASE("dense covariances of many dimensions are diagonalised") {
+  for (const Index dim : {4, 10, 33}) {
+    MatrixD a(dim, dim), c(dim, dim);
+    Rng{13}.normals<double>(Purpose::user, 0, 0, a);
+    for (Index i = 0; i < dim; ++i) {
+      for (Index j = 0; j < dim; ++j) {
+        for (Index k = 0; k < dim; ++k) c(i, j) += a(i, k) * a(j, k);
+      }
+      c(i, i) += .5;
+    }
+    const GaussianMixture m({1}, MatrixD(1, dim), {c});
+    const MatrixD y = noisy_draws(m, 5, 0);
+    const std::vector<double> log_p = m.log_density(y, .3);
+    // Eigenvalues lie between .5 and about 4 dim, a quadratic form near dim.
+    for (Index r = 0; r < 5; ++r) {
+      CHECK(std::abs(log_p[static_cast<std::size_t>(r)] - naive_log_density(m, &y(r, 0), .3)) <=
+            1e4 * kEps * static_cast<double>(dim));
+    }
+  }
+}

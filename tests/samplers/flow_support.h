@@ -59,6 +59,24 @@ inline GaussianMixture diagonal_gaussian(const std::vector<double>& deviations) 
   return GaussianMixture({1}, MatrixD(1, d), {c});
 }
 
+/// N(m, C) in `dim` dimensions, C a random matrix with eigenvalues between about .05 and 3, correlated.
+inline GaussianMixture correlated_gaussian(Index dim) {
+  const MatrixD a = normals(dim, dim, 1 / std::sqrt(static_cast<double>(dim)), 77);
+  MatrixD c(dim, dim), mean = normals(1, dim, 1, 78);
+  for (Index i = 0; i < dim; ++i) {
+    for (Index j = 0; j < dim; ++j) {
+      for (Index k = 0; k < dim; ++k) c(i, j) += a(i, k) * a(j, k);
+    }
+    c(i, i) += .05;
+  }
+  return GaussianMixture({1}, std::move(mean), {c});
+}
+
+/// Draws of p_sigma in double.
+inline MatrixD draws(const GaussianMixture& model, Index n, double sigma, std::uint64_t seed) {
+  return MatrixD(model.noised(1, sigma).sample(n, Rng{seed}).view());
+}
+
 /// What `f` says when it throws E; "nothing thrown" otherwise.
 template <class E, class F>
 std::string message_of(const F& f) {

@@ -6,6 +6,7 @@
 #include <atomic>
 #include <cmath>
 #include <limits>
+#include <string>
 
 #include "samplers/flow_support.h"
 #include "tweedie/core/parallel.h"
@@ -100,7 +101,7 @@ TEST_CASE("orders of convergence at sigma_min: Euler 1, Heun 2, Dormand-Prince 5
   for (const Case& c :
        {Case{FlowMethod::euler, 200, 1, .1}, Case{FlowMethod::heun, 100, 2, .1}, Case{FlowMethod::dormand_prince, 80, 5, .2}}) {
     for (const double slope : slopes(model, c.method, c.steps, start, exact)) {
-      INFO(to_string(c.method), ": ", slope);
+      INFO(std::string(to_string(c.method)), ": ", slope);
       CHECK(std::abs(slope - c.order) <= c.tolerance);
     }
   }
