@@ -171,14 +171,21 @@ VarX<S> checked_seed(const char* function, VarX<S> y, VarX<S> seed) {
 }  // namespace detail
 
 template <class S>
-std::vector<VarX<S>> grad(VarX<S> y, std::span<const std::type_identity_t<VarX<S>>> inputs, GradOptions options,
-                          std::type_identity_t<VarX<S>> seed) {
+void grad_into(VarX<S> y, std::span<const std::type_identity_t<VarX<S>>> inputs, std::span<std::type_identity_t<VarX<S>>> result,
+               GradOptions options, std::type_identity_t<VarX<S>> seed) {
   detail::check_inputs("grad", y, inputs);
-  std::vector<VarX<S>> result(inputs.size());
+  check(inputs.size() == result.size(), "grad: room for ", result.size(), " gradients of ", inputs.size(), " inputs; one each");
   y.tape().state().reverse(y, inputs, detail::checked_seed("grad", y, seed), options.create_graph, result);
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     if (!result[i]) result[i] = y.tape().zeros(inputs[i].rows(), inputs[i].cols());
   }
+}
+
+template <class S>
+std::vector<VarX<S>> grad(VarX<S> y, std::span<const std::type_identity_t<VarX<S>>> inputs, GradOptions options,
+                          std::type_identity_t<VarX<S>> seed) {
+  std::vector<VarX<S>> result(inputs.size());
+  grad_into<S>(y, inputs, result, options, seed);
   return result;
 }
 
@@ -232,6 +239,7 @@ VarX<S> jvp(VarX<S> y, std::span<const std::type_identity_t<VarX<S>>> inputs,
   template void detail::TapeState<S>::accumulate(V&, V, std::int32_t, bool);                                 \
   template void detail::TapeState<S>::reverse(V, std::span<const V>, V, bool, std::span<V>);                 \
   template VarX<S> detail::TapeState<S>::forward(V, std::span<const V>, std::span<const V>);                 \
+  template void grad_into(VarX<S>, std::span<const VarX<S>>, std::span<VarX<S>>, GradOptions, VarX<S>);      \
   template std::vector<VarX<S>> grad(VarX<S>, std::span<const VarX<S>>, GradOptions, VarX<S>);               \
   template void gradient(VarX<S>, std::span<const VarX<S>>, std::span<const Rows<S>>, VarX<S>);              \
   template VarX<S> jvp(VarX<S>, std::span<const VarX<S>>, std::span<const VarX<S>>);

@@ -35,6 +35,12 @@ std::vector<VarX<S>> grad(VarX<S> y, std::initializer_list<std::type_identity_t<
   return grad(y, std::span<const VarX<S>>(inputs.begin(), inputs.size()), options, seed);
 }
 
+/// The same into `result` (one per input): for networks whose output is itself a gradient, recorded in every training step.
+template <class S>
+TWEEDIE_API void grad_into(VarX<S> y, std::span<const std::type_identity_t<VarX<S>>> inputs,
+                           std::span<std::type_identity_t<VarX<S>>> result, GradOptions options = {},
+                           std::type_identity_t<VarX<S>> seed = {});
+
 /// The same, written over out[i] (of inputs[i]'s shape) and leaving nothing on the tape: for training. Allocates nothing once
 /// the tape's memory has grown to the step's needs.
 template <class S>

@@ -4,7 +4,7 @@
 //   study_training --steps 20000 --batch 512 --oracle three_gaussians_unequal --levels 40 --sigma-max 50 --json
 //   study_training --sample 30                                 also: 10,000 samples from 30 levels x 100 steps, a = .5 sigma^2
 //   study_training --data 300 --batch 128                      on a table of 300 rows: nearer to the truth or to the table?
-//   study_training --net mlp|residual --sigma-min .01 --sigma-max 10       the network for any noise level, ln sigma uniform
+//   study_training --net mlp|residual|energy --sigma-min .01 --sigma-max 10    the networks for any noise level, ln sigma uniform
 //   study_training --time 200 --batch 128 --threads 1          only times training steps
 //
 // Prints, for the averaged weights, per level: sigma, error = E sigma^2 |ds|^2 / D, relative = E|ds|^2 / E|s|^2 and the zero
@@ -25,6 +25,7 @@
 #include "tweedie/models/continuous_network.h"
 #include "tweedie/models/datasets.h"
 #include "tweedie/models/empirical_mixture.h"
+#include "tweedie/models/energy_network.h"
 #include "tweedie/models/fisher_divergence.h"
 #include "tweedie/models/score_network.h"
 #include "tweedie/models/trainer.h"
@@ -156,13 +157,15 @@ std::unique_ptr<Network> make_net(const Arguments& a, const GaussianMixture& ora
                                           rng);
   }
   const double deviation = a.sigma_data > 0 ? a.sigma_data : data_deviation(oracle.sample(100'000, Rng{7}));
-  return std::make_unique<ContinuousScoreNetwork>(ContinuousNetworkOptions{.data_dim = oracle.dim(),
-                                                                           .hidden_dim = a.width,
-                                                                           .architecture = architecture(a.net),
-                                                                           .sigma_min = a.sigma_min,
-                                                                           .sigma_max = a.sigma_max,
-                                                                           .sigma_data = deviation},
-                                                  rng);
+  const bool energy = a.net == "energy";
+  const ContinuousNetworkOptions options{.data_dim = oracle.dim(),
+                                         .hidden_dim = a.width,
+                                         .architecture = energy ? Architecture::mlp : architecture(a.net),
+                                         .sigma_min = a.sigma_min,
+                                         .sigma_max = a.sigma_max,
+                                         .sigma_data = deviation};
+  if (energy) return std::make_unique<EnergyNetwork>(options, rng);
+  return std::make_unique<ContinuousScoreNetwork>(options, rng);
 }
 
 void print(const FisherDivergence& d, const Arguments& a, double seconds) {

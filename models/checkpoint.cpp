@@ -10,6 +10,7 @@
 #include "tweedie/core/files/checksum.h"
 #include "tweedie/core/files/safetensors.h"
 #include "tweedie/models/continuous_network.h"
+#include "tweedie/models/energy_network.h"
 #include "tweedie/models/score_network.h"
 
 namespace tweedie {
@@ -333,6 +334,7 @@ struct Kind {
 constexpr Kind kKinds[] = {
     {"noise_conditional_score_network", make_score_network},
     {"continuous_score_network", make_continuous<ContinuousScoreNetwork>},
+    {"energy_network", make_continuous<EnergyNetwork>},
 };
 
 std::unique_ptr<Network> make_untrained(const Checkpoint& checkpoint) {

@@ -25,7 +25,7 @@ constexpr Index kBlockParts = 3, kOutputParts = 2;
 }  // namespace
 
 std::vector<double> draw_frequencies(const ContinuousNetworkOptions& options, const Rng& rng) {
-  check(options.num_frequencies >= 1, "ContinuousScoreNetwork: num_frequencies = ", options.num_frequencies,
+  check(options.num_frequencies >= 1, "network for any noise level: num_frequencies = ", options.num_frequencies,
         ", expected at least 1");
   const Index n = options.num_frequencies;
   MatrixD w(1, n);
@@ -42,7 +42,7 @@ std::vector<double> draw_frequencies(const ContinuousNetworkOptions& options, co
 
 ParameterLayout Trunk::layout_of(const ContinuousNetworkOptions& o) {
   const auto at_least = [](const char* what, Index value, Index least) {
-    check(value >= least, "ContinuousScoreNetwork: ", what, " = ", value, ", expected at least ", least);
+    check(value >= least, "network for any noise level: ", what, " = ", value, ", expected at least ", least);
   };
   const bool mlp = o.architecture == Architecture::mlp;
   at_least("data_dim", o.data_dim, 1);
@@ -52,7 +52,7 @@ ParameterLayout Trunk::layout_of(const ContinuousNetworkOptions& o) {
   at_least("embedding_dim", o.embedding_dim, 1);
   at_least("num_classes", o.num_classes, 0);
   at_least("covariate_dim", o.covariate_dim, 0);
-  check(o.num_classes < INT32_MAX && o.num_frequencies < INT32_MAX, "ContinuousScoreNetwork: num_classes = ", o.num_classes,
+  check(o.num_classes < INT32_MAX && o.num_frequencies < INT32_MAX, "network for any noise level: num_classes = ", o.num_classes,
         " and num_frequencies = ", o.num_frequencies, " must be below 2^31");
 
   const Index dim = o.data_dim, hidden = o.hidden_dim, embedding = o.embedding_dim;

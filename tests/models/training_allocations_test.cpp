@@ -13,6 +13,7 @@
 #include "tweedie/core/parallel.h"
 #include "tweedie/models/continuous_network.h"
 #include "tweedie/models/datasets.h"
+#include "tweedie/models/energy_network.h"
 #include "tweedie/models/score_network.h"
 #include "tweedie/models/trainer.h"
 
@@ -30,6 +31,10 @@ std::unique_ptr<Network> continuous(Architecture architecture, Index hidden_dim)
   const ContinuousNetworkOptions options{
       .data_dim = 2, .hidden_dim = hidden_dim, .architecture = architecture, .num_classes = 3, .covariate_dim = 2};
   return std::make_unique<ContinuousScoreNetwork>(options, Rng(1));
+}
+
+std::unique_ptr<Network> energy(Index hidden_dim) {
+  return std::make_unique<EnergyNetwork>(ContinuousNetworkOptions{.data_dim = 2, .hidden_dim = hidden_dim}, Rng(1));
 }
 
 struct Run {
@@ -107,6 +112,7 @@ TEST_CASE("a training step in its steady state allocates nothing") {
       const Make make = [architecture](Index hidden_dim) { return continuous(architecture, hidden_dim); };
       CHECK(allocations_of(count, {.batch = 64, .sigma_sampling = SigmaSampling::continuous}, 32, make) == 0);
     }
+    CHECK(allocations_of(count, {.batch = 64, .sigma_sampling = SigmaSampling::continuous}, 32, energy) == 0);
     CHECK(allocations_of(count, {.objective = Sliced{.num_projections = 2}, .batch = 64}, 32) == 0);
     CHECK(allocations_of(count, {.objective = Denoising{Weighting::plain}, .batch = 64}, 32) == 0);
   }
