@@ -90,9 +90,8 @@ void check_objective(const Objective& objective) {
     check(w == Weighting::likelihood || !denoising->process.has_value(), "denoising: a process (",
           denoising->process ? denoising->process->name() : "",
           ") is given and the weighting is not likelihood; leave it out or give Weighting::likelihood");
-  } else {
-    check(w == Weighting::sigma_squared || w == Weighting::plain, describe(objective),
-          ": this weighting belongs to denoising; give sigma_squared or plain");
+  } else if (w != Weighting::sigma_squared && w != Weighting::plain) {
+    fail(describe(objective), ": this weighting belongs to denoising; give sigma_squared or plain");
   }
 }
 
@@ -323,8 +322,10 @@ LossX<S> objective_loss(const Objective& objective, const Network& network, Tape
     }
     return mean_of(rows);
   }
-  check(!log_variance, "objective_loss: ", describe(objective),
-        " has no use for a learned log-variance; build the network without it, or train by denoising");
+  if (log_variance) {
+    fail("objective_loss: ", describe(objective),
+         " has no use for a learned log-variance; build the network without it, or train by denoising");
+  }
   const VarX<S> x = tape.parameter(batch.x.view());
   const VarX<S> u = network.scaled_score(tape, parameters, x, batch.noise());
   const VarX<S> sigma = column(tape, batch.sigma);

@@ -64,16 +64,20 @@ SigmaSampling::Truncated::Truncated(const SigmaSampling& sampling, double low, d
       first_ = lower_tail(z_low);
       upper_tail_ = lower_tail(-z_high);
       range_ = z_low > 0 ? lower_tail(-z_low) - upper_tail_ : lower_tail(z_high) - first_;
-      check(low == high || range_ >= kLeastMass, "sigma sampling: ", describe(sampling_), " has the part ", range_,
-            " between sigma ", low, " and ", high, "; give a mean of ln sigma that lies between their logarithms");
+      if (low < high && range_ < kLeastMass) {
+        fail("sigma sampling: ", describe(sampling_), " has the part ", range_, " between sigma ", low, " and ", high,
+             "; give a mean of ln sigma that lies between their logarithms");
+      }
       return;
     }
     case Kind::process: {
       const Process& p = *sampling_.process_;
       first_ = std::max(p.t_min(), p.time_of(low));
       range_ = std::min(p.t_max(), p.time_of(high)) - first_;
-      check(range_ >= 0, "sigma sampling: ", describe(sampling_), " runs from sigma ", p.ratio(p.t_min()), " to ",
-            p.ratio(p.t_max()), ", which misses the network's range [", low, ", ", high, "]; give a process that meets it");
+      if (range_ < 0) {
+        fail("sigma sampling: ", describe(sampling_), " runs from sigma ", p.ratio(p.t_min()), " to ", p.ratio(p.t_max()),
+             ", which misses the network's range [", low, ", ", high, "]; give a process that meets it");
+      }
       return;
     }
     case Kind::flow:

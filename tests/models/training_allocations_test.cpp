@@ -115,6 +115,10 @@ TEST_CASE("a training step in its steady state allocates nothing") {
     CHECK(allocations_of(count, {.batch = 64, .sigma_sampling = SigmaSampling::continuous}, 32, energy) == 0);
     CHECK(allocations_of(count, {.objective = Sliced{.num_projections = 2}, .batch = 64}, 32) == 0);
     CHECK(allocations_of(count, {.objective = Denoising{Weighting::plain}, .batch = 64}, 32) == 0);
+    const Denoising likelihood{.weighting = Weighting::likelihood, .process = vp()};
+    CHECK(allocations_of(count, {.objective = likelihood, .batch = 64, .sigma_sampling = SigmaSampling::process(vp())}, 32) == 0);
+    CHECK(allocations_of(count, {.objective = FlowMatching{}, .batch = 64, .sigma_sampling = SigmaSampling::lognormal()}, 32) ==
+          0);
   }
   set_threads(0);
 }
