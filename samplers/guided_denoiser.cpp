@@ -97,7 +97,8 @@ void GuidedDenoiser::pigdm(ConstRows<double> x, double sigma, Rows<double> x0) {
     system(m, m) += observation_.variance(m);
   }
   const Eigen::LLT<EigenRowMajor<double>> factor(system);
-  check(factor.info() == Eigen::Success, "posterior_sample: r^2 A A^T + noise is singular at sigma = ", sigma,
+  check(factor.info() == Eigen::Success && factor.rcond() > 1e-14,
+        "posterior_sample: r^2 A A^T + noise is singular at sigma = ", sigma,
         "; give the observation a noise variance > 0 or independent rows");
   for (Index r = 0; r < residual_.rows(); ++r) {
     residual_.view().middle_rows(r, 1).eigen().transpose() =

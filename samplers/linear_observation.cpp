@@ -48,7 +48,8 @@ GaussianMixture exact_posterior(const GaussianMixture& prior, const LinearObserv
     detail::EigenRowMajor<double> s = ac * a.transpose();
     for (Index m = 0; m < rows; ++m) s(m, m) += observation.variance(m);
     const Eigen::LLT<detail::EigenRowMajor<double>> factor(s);
-    check(factor.info() == Eigen::Success, "exact_posterior: A C A^T + noise is singular for component ", k,
+    check(factor.info() == Eigen::Success && factor.rcond() > 1e-14,
+          "exact_posterior: A C A^T + noise is singular for component ", k,
           "; give the observation a noise variance > 0 or independent rows");
     detail::EigenRowMajor<double> residual = -a * prior.means().eigen().row(k).transpose();  // (M, 1)
     for (Index m = 0; m < rows; ++m) residual(m, 0) += y[static_cast<std::size_t>(m)];

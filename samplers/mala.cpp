@@ -18,8 +18,8 @@ namespace {
 using detail::Chunk;
 
 void check_arguments(const ScoreModel& model, const MalaOptions& options) {
-  check(model.has_log_density(), "mala: ", model.name(),
-        " knows its score but no log-density, which the acceptance needs; use an exact mixture or a model with an energy, or a "
+  check(model.has_energy(), "mala: ", model.name(),
+        " knows its score but no energy, which the acceptance needs; use an exact mixture or an energy network, or a "
         "sampler without acceptance (annealed_langevin, predictor_corrector)");
   check(options.samples >= 0, "mala: samples = ", options.samples, " must not be negative");
   check(options.steps_per_level >= 0, "mala: steps_per_level = ", options.steps_per_level, " must not be negative");
@@ -42,7 +42,7 @@ class MetropolisRows {
   void enter_level(double sigma) {
     sigma_ = sigma;
     chunk_.score(sigma);
-    log_density(chunk_.x, log_p_);
+    energy(chunk_.x, log_p_);
     for (std::size_t r = 0; r < log_p_.size(); ++r) {
       check<DivergedError>(std::isfinite(log_p_[r]), "mala: log p = ", log_p_[r], " of row ",
                            chunk_.first() + static_cast<Index>(r), " at the start of the level sigma = ", sigma,
@@ -58,7 +58,7 @@ class MetropolisRows {
       proposal_.data()[i] = chunk_.x.data()[i] + drift * chunk_.s.data()[i] + noise * chunk_.z.data()[i];
     }
     chunk_.score(proposal_, sigma_, proposal_score_);
-    log_density(proposal_, proposal_log_p_);
+    energy(proposal_, proposal_log_p_);
     chunk_.rng().template uniforms<double>(Purpose::accept, step, static_cast<std::uint64_t>(chunk_.first()), uniform_);
     std::int64_t accepted = 0;
     for (Index r = 0; r < chunk_.rows(); ++r) accepted += decide(r, h);
@@ -66,12 +66,12 @@ class MetropolisRows {
   }
 
  private:
-  void log_density(ConstRows<S> y, std::vector<double>& out) {
+  void energy(ConstRows<S> y, std::vector<double>& out) {
     if constexpr (std::is_same_v<S, double>) {
-      chunk_.model().log_density(y, std::span<const double>(&sigma_, 1), nullptr, out);
+      chunk_.model().energy(y, std::span<const double>(&sigma_, 1), nullptr, out);
     } else {
       const double level = static_cast<double>(static_cast<S>(sigma_));  // the level that the score in S sees
-      chunk_.model().log_density(MatrixD(y), std::span<const double>(&level, 1), nullptr, out);
+      chunk_.model().energy(MatrixD(y), std::span<const double>(&level, 1), nullptr, out);
     }
   }
 
