@@ -278,11 +278,11 @@ inline int check_mlp_forward(const char* function, const MlpForwardInput& k) {
   return width;
 }
 
-/// Leading dimension of the activations, and bytes of shared memory that a tile needs (above 2^30: too many).
+/// Leading dimension of the activations, and bytes of shared memory that a tile needs with `extra` more floats a row.
 inline int mlp_ld(int width) { return round_up8(width) + 4; }
 template <class Tile>
-Index mlp_shared_bytes(int width) {
-  return 4 * (2 * Index{Tile::kRows} * mlp_ld(width) + 2 * Tile::kStage);
+Index mlp_shared_bytes(int width, int extra = 0) {
+  return 4 * (Index{Tile::kRows} * (2 * mlp_ld(width) + extra) + 2 * Tile::kStage);
 }
 
 template <class Launch>
@@ -309,10 +309,10 @@ void mlp_forward_tiled(Launch&& launch, const MlpForwardInput& k) {
 
 /// visit(tile) with the tile for a width: the most rows that shared memory holds, small ones where a big one would be padding.
 template <class Visit>
-void with_mlp_tile(int width, Visit visit) {
-  if (width > 64 && mlp_shared_bytes<MlpTile64>(width) <= kMaxSharedBytes) {
+void with_mlp_tile(int width, int extra, Visit visit) {
+  if (width > 64 && mlp_shared_bytes<MlpTile64>(width, extra) <= kMaxSharedBytes) {
     visit(MlpTile64{});
-  } else if (width > 64 && mlp_shared_bytes<MlpTile32>(width) <= kMaxSharedBytes) {
+  } else if (width > 64 && mlp_shared_bytes<MlpTile32>(width, extra) <= kMaxSharedBytes) {
     visit(MlpTile32{});
   } else {
     visit(MlpTileSmall{});
@@ -321,7 +321,7 @@ void with_mlp_tile(int width, Visit visit) {
 
 template <class Launch>
 void mlp_forward(Launch&& launch, const MlpForwardInput& k, Products products) {
-  with_mlp_tile(check_mlp_forward("cuda::mlp_forward", k), [&](auto tile) {
+  with_mlp_tile(check_mlp_forward("cuda::mlp_forward", k), 0, [&](auto tile) {
     using Tile = decltype(tile);
     if (products == Products::tf32) {
       mlp_forward_tiled<Tile, Products::tf32>(launch, k);
