@@ -46,6 +46,7 @@ Command demo_command(CLI::App& program);
 Command data_command(CLI::App& program);
 Command train_command(CLI::App& program);
 Command sample_command(CLI::App& program);
+Command logp_command(CLI::App& program);
 Command impute_command(CLI::App& program);
 Command eval_command(CLI::App& program);
 #ifdef TWEEDIE_HAVE_PLOTS
