@@ -26,7 +26,8 @@ namespace tweedie {
 /// exact: ScoreModel::divergence (D products with the derivative unless the model knows better; for D up to about 16).
 /// hutchinson: `probes` products with the derivative, unbiased.
 enum class Divergence { exact, hutchinson };
-/// Rademacher probes have the smallest variance of all with independent entries.
+/// Rademacher probes have the smallest variance of all with independent entries. In two or three dimensions a few of them may all
+/// agree by chance, and the standard error be 0: use the exact divergence there.
 enum class Probe { rademacher, gaussian };
 /// What stands for p at sigma_max. prior: N(0, sigma_max^2 I) (with a process its prior), which costs about .1 nats at sigma_max
 /// = 10 over data of width 3 and .01 at 80. exact: ScoreModel::log_density at sigma_max, for models that have one.
@@ -59,7 +60,7 @@ struct LogDensityOptions {
 
 struct LogDensity {
   std::vector<double> nats;            // (N) log p at sigma_min (with a process: at t_min)
-  std::vector<double> standard_error;  // (N) of hutchinson's mean over probes (NaN for one probe); 0 for exact
+  std::vector<double> standard_error;  // (N) of hutchinson's mean over probes; 0 for exact; NaN for one probe
   std::vector<double> bits_per_dim;    // (N) -nats / (D ln 2)
   std::int64_t evaluations = 0;        // of score and divergence together, by the row that took most
   double mean_evaluations = 0;         // per row

@@ -47,11 +47,12 @@ struct FlowSamplesX : SamplesX<S> {  // evaluations: of the row that took most
 using FlowSamples = FlowSamplesX<float>;
 using FlowSamplesD = FlowSamplesX<double>;
 
-/// `samples` rows: x ~ N(0, prior_std^2 I) (Purpose::prior) at t_max is taken to t_min_sampling. Row i depends on the stream and
-/// i alone: the same bits for any number of threads, chunk and number of samples. With rows' own steps the state is double
-/// whatever the scalar, the score is evaluated in the scalar. Throws UsageError for bad options, among them rtol < 1e-6 in float
-/// (its rounding would be taken for the method's error), and for a process that leaves the model's range of sigma; DivergedError
-/// naming row and sigma; CancelledError.
+/// `samples` rows: x ~ N(0, prior_std^2 I) (Purpose::prior) at t_max is taken to t_min_sampling. The prior knows nothing of the
+/// data's mean: at sigma_max = 50 a mean of 1.25 is worth .6 points of a mixture's weights, so centre the data or raise
+/// sigma_max. Row i depends on the stream and i alone: the same bits for any number of threads, chunk and number of samples. With
+/// rows' own steps the state is double whatever the scalar, the score is evaluated in the scalar. Throws UsageError for bad
+/// options, among them rtol < 1e-6 in float (its rounding would be taken for the method's error), and for a process that leaves
+/// the model's range of sigma; DivergedError naming row and sigma; CancelledError.
 TWEEDIE_API FlowSamples probability_flow(const ScoreModel& model, const Process& process, const ProbabilityFlowOptions& options,
                                          const Rng& rng);
 /// The same from x (n, D) at t_max, which replaces options.samples and the prior.
