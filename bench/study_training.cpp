@@ -5,6 +5,7 @@
 //   study_training --sample 30                                 also: 10,000 samples from 30 levels x 100 steps, a = .5 sigma^2
 //   study_training --data 300 --batch 128                      on a table of 300 rows: nearer to the truth or to the table?
 //   study_training --net mlp|residual|energy --sigma-min .01 --sigma-max 10    the networks for any noise level, ln sigma uniform
+//   study_training --net mlp --edm                              the same with EDM's weighting and ln sigma ~ N(-1.2, 1.2^2)
 //   study_training --time 200 --batch 128 --threads 1          only times training steps
 //
 // Prints, for the averaged weights, per level: sigma, error = E sigma^2 |ds|^2 / D, relative = E|ds|^2 / E|s|^2 and the zero
@@ -47,6 +48,7 @@ struct Arguments {
   Index data = 0;         // rows of the table trained on; 0: fresh draws
   Index sample = 0;       // levels of the chain that samples the network; 0: no sampling
   bool json = false;
+  bool edm = false;  // EDM's weighting and ln sigma ~ N(-1.2, 1.2^2)
 };
 
 template <class T>
@@ -59,8 +61,8 @@ Arguments parse(int argc, char** argv) {
   Arguments a;
   for (int i = 1; i < argc; ++i) {
     const std::string name = argv[i];
-    if (name == "--json") {
-      a.json = true;
+    if (name == "--json" || name == "--edm") {
+      (name == "--json" ? a.json : a.edm) = true;
       continue;
     }
     check(i + 1 < argc, name, " needs a value");
@@ -147,6 +149,10 @@ void time_score(const Network& net, const Arguments& a) {
   std::printf("score of 10,000 rows at one sigma: median %.3f us a row\n", times[7] / 1e4);
 }
 
+double deviation_of(const Arguments& a, const GaussianMixture& oracle) {
+  return a.sigma_data > 0 ? a.sigma_data : data_deviation(oracle.sample(100'000, Rng{7}));
+}
+
 std::unique_ptr<Network> make_net(const Arguments& a, const GaussianMixture& oracle, Rng rng) {
   if (a.net == "chapter") {
     return std::make_unique<ScoreNetwork>(ScoreNetworkOptions{.data_dim = oracle.dim(),
@@ -156,14 +162,13 @@ std::unique_ptr<Network> make_net(const Arguments& a, const GaussianMixture& ora
                                                               .sigma_max = a.sigma_max},
                                           rng);
   }
-  const double deviation = a.sigma_data > 0 ? a.sigma_data : data_deviation(oracle.sample(100'000, Rng{7}));
   const bool energy = a.net == "energy";
   const ContinuousNetworkOptions options{.data_dim = oracle.dim(),
                                          .hidden_dim = a.width,
                                          .architecture = energy ? Architecture::mlp : architecture(a.net),
                                          .sigma_min = a.sigma_min,
                                          .sigma_max = a.sigma_max,
-                                         .sigma_data = deviation};
+                                         .sigma_data = deviation_of(a, oracle)};
   if (energy) return std::make_unique<EnergyNetwork>(options, rng);
   return std::make_unique<ContinuousScoreNetwork>(options, rng);
 }
@@ -245,12 +250,14 @@ int run(const Arguments& a) {
   Network& net = *owner;
   const NoiseLevels levels = NoiseLevels::geometric(a.sigma_max, a.sigma_min, a.levels);
   const FreshRows draw = fresh_draws(*oracle, rng.split(), a.batch);
-  const TrainOptions options{.steps = a.time > 0 ? a.time + 20 : a.steps,
+  const double deviation = deviation_of(a, *oracle);
+  const Objective objective = a.edm ? Denoising{.weighting = Weighting::edm, .sigma_data = deviation} : Denoising{};
+  const TrainOptions options{.objective = objective,
+                             .steps = a.time > 0 ? a.time + 20 : a.steps,
                              .batch = a.batch,
                              .learning_rate = a.learning_rate,
                              .schedule = {.kind = LearningRate::cosine},
                              .ema = a.ema,
-                             .sigma_sampling = net.levels() != nullptr ? SigmaSampling::levels : SigmaSampling::continuous,
                              .log_every = 1000};
   if (a.time > 0) {
     Trainer trainer(net, draw, options, rng.split());
