@@ -2,8 +2,9 @@
 // Gaussian mixture given it, the oracle of every posterior sampler.
 //
 //   p(x | y) = sum_k w'_k N(m_k + G_k (y - A m_k), (I - G_k A) C_k),   G_k = C_k A^T S_k^-1,   S_k = A C_k A^T + Sy
-//   w'_k proportional to w_k N(y; A m_k, S_k)                                   [Bishop 2006, Eq. 2.113-2.117, in the gain's
-//   form]
+//   w'_k proportional to w_k N(y; A m_k, S_k)
+//
+// [Bishop 2006, Eq. 2.113-2.117, in the gain's form]
 // SPDX-License-Identifier: MIT
 #pragma once
 

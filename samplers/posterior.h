@@ -1,14 +1,17 @@
 // posterior.h - samples of p(x | y) for a linear observation y = A x + noise, by guiding a diffusion's denoiser.
 //
 // With x0 = x + sigma^2 s(x, sigma), J = dx0/dx and R = y - A x0, in unit-alpha coordinates:
-//   dps     the unconditional step, then  x <- x - zeta grad_x |R| = x + zeta J^T A^T R / |R|       [Chung et al. 2023, Algorithm
-//   1] pigdm   x0 <- x0 + r^2 J^T A^T (r^2 A A^T + Sy)^-1 R,   r^2 = sigma^2 / (1 + sigma^2)           [Song et al. 2023,
-//   Algorithm 1] mmps    x0 <- x0 + sigma^2 J^T A^T (Sy + sigma^2 A J A^T)^-1 R                                  [Rozet et al.
-//   2024, Algorithm 1]
-// and the step from sigma to next is DDIM(eta) or Heun's on the guided x0. sigma^2 J is the covariance of x given its noised
-// value, so that mmps is exact where the prior is a Gaussian. On other priors all three are approximations, measurably
-// miscalibrated (bench/study_posterior.cpp); for missing coordinates without noise repaint.h comes nearer.
-// State and score are in double; the model must be able to multiply by its Jacobian (has_vjp).
+//   dps     the unconditional step, then  x <- x - zeta grad_x |R| = x + zeta J^T A^T R / |R|
+//   pigdm   x0 <- x0 + r^2 J^T A^T (r^2 A A^T + Sy)^-1 R,   r^2 = sigma^2 / (1 + sigma^2)
+//   mmps    x0 <- x0 + sigma^2 J^T A^T (Sy + sigma^2 A J A^T)^-1 R
+//
+// [dps: Chung et al. 2023, Algorithm 1, whose zeta is measured in variance-preserving coordinates; pigdm: Song et al. 2023,
+// Algorithm 1; mmps: Rozet et al. 2024, Algorithm 1]
+//
+// The step from sigma to next is DDIM(eta) or Heun's on the guided x0. sigma^2 J is the covariance of x given its noised value,
+// so that mmps is exact where the prior is a Gaussian. On other priors all three are approximations, measurably miscalibrated
+// (bench/study_posterior.cpp); for missing coordinates without noise repaint.h comes nearer. State and score are in double; the
+// model must be able to multiply by its Jacobian (has_vjp).
 // SPDX-License-Identifier: MIT
 #pragma once
 

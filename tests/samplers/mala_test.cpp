@@ -11,6 +11,7 @@
 
 #include "tweedie/core/parallel.h"
 #include "tweedie/core/statistics.h"
+#include "tweedie/models/energy_network.h"
 #include "tweedie/models/gaussian_mixture.h"
 #include "tweedie/samplers/annealed_langevin.h"
 #include "tweedie/samplers/detail/mala_ratio.h"
@@ -243,6 +244,17 @@ TEST_CASE("an energy up to a constant per level is all it needs, once per step a
   CHECK(same(s.x, reference.x));
   CHECK(s.evaluations == 45);
   CHECK(model.calls == 45);  // one chunk
+}
+
+TEST_CASE("an energy network's score is its energy's gradient: short steps are accepted, long ones judged") {
+  const EnergyNetwork model({.data_dim = 2, .hidden_dim = 16, .num_layers = 2}, Rng{1});
+  const NoiseLevels levels({3, .5});
+  // ln ratio is of third order in the step: sqrt(2 h)^3 at h = 5e-5 sigma^2 is 1e-6 times third derivatives in units of sigma.
+  const MalaSamples fine = mala(model, levels, {.samples = 50, .steps_per_level = 5, .step_size_factor = 1e-4}, Rng{2});
+  CHECK(fine.acceptance == std::vector<double>{1, 1});
+  const MalaSamples coarse = mala(model, levels, {.samples = 50, .steps_per_level = 5, .step_size_factor = 3}, Rng{2});
+  CHECK(coarse.acceptance[0] > .2);
+  CHECK(coarse.acceptance[0] < .9);
 }
 
 TEST_CASE("threads, chunks and the number of samples leave the bits alone") {
