@@ -10,7 +10,8 @@
 //   - writes beyond shared arrays (red zones around each; under AddressSanitizer also reads, at once);
 //   - shared memory asked for beyond the launch's bytes, cp.async copies in flight at the block's end.
 // Shared memory is all ones (NaN) at a block's start, so that a read before any write shows in the result; a race shows as a
-// result that depends on the order: run each kernel in all three.  cp.async copies at its wait, never before.
+// result that depends on the order: run each kernel in all three.  cp.async copies at its wait, never before;
+// until then its target is NaN, so that a buffer filled again while others still read it shows too.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -88,6 +89,7 @@ class Thread {
     if (reinterpret_cast<std::uintptr_t>(to) % Bytes != 0 || (predicate && reinterpret_cast<std::uintptr_t>(from) % Bytes != 0)) {
       fault("cp.async: an address is no multiple of its size");
     }
+    std::memset(to, 0xFF, Bytes);  // from here to its wait the copy may land at any moment: whoever reads now sees NaN
     copies_.push_back({to, predicate ? from : nullptr, Bytes, groups_});
   }
   void commit_async() { ++groups_; }

@@ -56,6 +56,25 @@ struct CopyAsync {
   }
 };
 
+/// Every thread reads its neighbour's value, then fills its own place again; the barrier between can be left out.
+template <bool WithBarrier>
+struct Refill {
+  const float* in;
+  float* out;
+  template <class Ctx>
+  void operator()(Ctx& ctx) const {
+    TWEEDIE_SHARED(float, tile, 64);
+    tile[ctx.thread()] = in[ctx.thread()];
+    ctx.sync();
+    out[ctx.thread()] = tile[63 - ctx.thread()];
+    if constexpr (WithBarrier) ctx.sync();
+    ctx.template copy_async<4>(tile + ctx.thread(), in + ctx.thread());
+    ctx.commit_async();
+    ctx.sync();
+    ctx.template wait_async<0>();
+  }
+};
+
 /// c (16, 8) = a (16, 8) b (8, 8) by one mma; Swap exchanges a1 and a2, a wrong fragment index.
 template <bool Swap>
 struct OneMma {
@@ -113,6 +132,14 @@ TEST_CASE("a missing or too weak cp.async wait shows; copies in flight at the en
                             ctx.copy_async<16>(tile + 1, in.data());
                           }),
                  "multiple of its size"));
+}
+
+TEST_CASE("a buffer that cp.async fills again while others still read it shows") {
+  const std::vector<float> in = uniform<float>(64, 2);
+  std::vector<float> out(64);
+  const std::vector<float> expected(in.rbegin(), in.rend());
+  CHECK(always({1, 64, 0}, Refill<true>{in.data(), out.data()}, out, expected));
+  CHECK_FALSE(always({1, 64, 0}, Refill<false>{in.data(), out.data()}, out, expected));
 }
 
 TEST_CASE("mma has the PTX tables' layout; a wrong fragment index shows") {
