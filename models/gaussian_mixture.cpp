@@ -73,7 +73,7 @@ void diagonalise(MatrixD& a, MatrixD& axes) {
         for (Index j = 0; j < n; ++j) rotate(a(j, p), a(j, q));
         for (Index j = 0; j < n; ++j) rotate(a(p, j), a(q, j));
         for (Index j = 0; j < n; ++j) rotate(axes(p, j), axes(q, j));
-        a(p, q) = a(q, p) = 0;  // the rotation's purpose; its rounding would keep `off` above the threshold for n of 8 or so
+        a(p, q) = a(q, p) = 0;  // by the rotation's choice; its rounding would stay above the threshold
       }
     }
   }

@@ -424,7 +424,20 @@ TEST_CASE("wrong mixtures are refused with the reason") {
   CHECK_THROWS_AS(m.log_density(MatrixD(3, 2), std::span(&sigma, 1), nullptr, out), UsageError);
 }
 
-TEST_CASE("dense covariances of many dimensions are diagonalised") {
+TEST_CASE("dense covariances are diagonalised, whatever their rounding") {
+  for (const Index dim : {2, 3, 5, 10}) {
+    for (std::uint32_t draw = 0; draw < 200; ++draw) {
+      MatrixD a(dim, dim), c(dim, dim);
+      Rng{17}.normals<double>(Purpose::user, draw, 0, a);
+      for (Index i = 0; i < dim; ++i) {
+        for (Index j = 0; j < dim; ++j) {
+          for (Index k = 0; k < dim; ++k) c(i, j) += a(i, k) * a(j, k);
+        }
+        c(i, i) += .05;
+      }
+      CHECK_NOTHROW(GaussianMixture({1}, MatrixD(1, dim), {c}));
+    }
+  }
   for (const Index dim : {4, 10, 33}) {
     MatrixD a(dim, dim), c(dim, dim);
     Rng{13}.normals<double>(Purpose::user, 0, 0, a);
