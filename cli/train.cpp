@@ -139,7 +139,7 @@ void settle(Arguments& a, const Source& source) {
     const Rng fixed{1};
     a.sigma_data = data_deviation(source.fresh() ? datasets::make(source.builtin, kDraws, fixed) : source.rows);
   }
-  if (a.weighting.empty()) a.weighting = ncsn || a.objective != "denoising" ? "sigma2" : "edm";
+  if (a.weighting.empty()) a.weighting = "sigma2";
   if (!a.p_mean_given) a.p_mean = -1.2 + std::log(a.sigma_data / .5);  // EDM's own are for data of deviation .5
 }
 
@@ -430,7 +430,7 @@ std::vector<CLI::Option*> add_objective_options(CLI::App& app, Arguments& a) {
       app.add_option("--objective", a.objective, "denoising | explicit | sliced score matching | flow_matching")->group(group),
       "objective", {"denoising", "explicit", "sliced", "flow_matching"});
   choose_from(app.add_option("--weighting", a.weighting,
-                             "Weight of a row's squared error of sigma s (default: edm for mlp and residual, else sigma2): "
+                             "Weight of a row's squared error of sigma s (default: sigma2): "
                              "sigma2 (1) | plain (1/sigma^2) | edm | v | likelihood "
                              "(g^2, by --process); explicit and sliced take the first two")
                   ->group(group)
