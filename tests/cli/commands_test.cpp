@@ -73,10 +73,13 @@ TEST_CASE("train, with its history and its line of results") {
 }
 
 TEST_CASE("train: every objective, schedule and way to draw sigma") {
-  for (const char* options : {"--objective explicit", "--objective sliced --projection rademacher --num-projections 2",
-                              "--objective sliced --variance-reduced --projection gaussian --weighting plain",
-                              "--sigma-sampling continuous --schedule constant --ema 0 --clip-norm 0 --weight-decay .1",
-                              "--valid-fraction 0 --warmup 5", "--no-standardise --keep last", "--columns whole"}) {
+  for (const char* options :
+       {"--objective explicit", "--objective sliced --projection rademacher --num-projections 2",
+        "--objective sliced --variance-reduced --projection gaussian --weighting plain",
+        "--sigma-sampling continuous --schedule constant --ema 0 --clip-norm 0 --weight-decay .1",
+        "--weighting edm --sigma-sampling lognormal --p-mean -1", "--weighting v --sigma-sampling process --process vp",
+        "--objective flow_matching --sigma-sampling flow", "--weighting likelihood --sigma-sampling process",
+        "--valid-fraction 0 --warmup 5", "--no-standardise --keep last", "--columns whole"}) {
     const Outcome r = run(std::string("train train.csv -o other.safetensors --width 8 --levels 4 --steps 4 ") + options);
     CHECK_MESSAGE(r.code == 0, options, r.err);
   }
@@ -118,6 +121,68 @@ TEST_CASE("sample: samplers and their options") {
   CHECK(tweedie::read_npy_array<float>(trained() / "t.npy").shape == std::vector<Index>{6, 3, 2});
   REQUIRE(run("sample m.safetensors -n 5 --steps-per-level 10 --trajectory t.csv -o o.csv").code == 0);
   CHECK(tweedie::read_csv(trained() / "t.csv").header() == std::vector<std::string>{"step", "row", "real", "whole"});
+}
+
+TEST_CASE("sample: every sampler down a schedule, of a network with levels and of one for any sigma") {
+  REQUIRE(run("train train.csv -o any.safetensors --net mlp --width 8 --depth 3 --batch 32 --steps 40").code == 0);
+  for (const char* model : {"m.safetensors", "any.safetensors"}) {
+    for (const char* options :
+         {"heun --steps 6", "heun --steps 6 --s-churn 2 --s-tmax .5", "ddim --steps 6 --eta 1 --schedule geometric",
+          "dpmpp_2m --steps 6", "dpmpp_2m_sde --steps 6 --eta .5 --schedule cosine", "reverse_sde --steps 6",
+          "predictor_corrector --steps 6 --snr .1", "predictor_corrector --steps 6 --corrector-norms batch --corrector-steps 2",
+          "probability_flow --rtol 1e-3 --atol 1e-3"}) {
+      const Outcome r = run(std::string("sample ") + model + " -n 5 -o o.npy --sampler " + options);
+      CHECK_MESSAGE(r.code == 0, model, " ", options, r.err);
+      CHECK(contains(r.out, std::string(options).substr(0, std::string(options).find(' ')) + " sampler"));
+    }
+  }
+  CHECK(contains(run("sample any.safetensors -n 3 --steps 5 -o o.npy").out, "heun sampler, 9 evaluations"));
+  CHECK(contains(run("info any.safetensors").out, "any from 20 to 0.01"));
+}
+
+TEST_CASE("logp: nats in the data's own units, whatever the scaling") {
+  // Columns 10 times as wide have a density 10 times smaller for each.
+  std::string narrow = "a,b\n", wide = "a,b\n";
+  for (int i = 0; i < 40; ++i) {
+    const double a = std::sin(3. * i), b = std::cos(5. * i);
+    narrow += std::to_string(a) + "," + std::to_string(b) + "\n";
+    wide += std::to_string(10 * a) + "," + std::to_string(10 * b) + "\n";
+  }
+  write(trained() / "narrow.csv", narrow);
+  write(trained() / "wide.csv", wide);
+  double mean[2];
+  for (int i = 0; i < 2; ++i) {
+    const std::string name = i == 0 ? "narrow" : "wide";
+    REQUIRE(run("train " + name + ".csv -o " + name + ".safetensors --net mlp --width 16 --depth 3 --steps 60").code == 0);
+    const Outcome r = run("logp " + name + ".safetensors " + name + ".csv --json -o " + name + "_p.csv --rtol 1e-4 --atol 1e-4");
+    REQUIRE_MESSAGE(r.code == 0, r.err);
+    mean[i] = Json::parse(r.out)["mean_log_density"].number;
+  }
+  CHECK(mean[0] - mean[1] == doctest::Approx(2 * std::log(10.)).epsilon(1e-3));
+  const tweedie::Table rows = tweedie::read_csv(trained() / "narrow_p.csv");
+  CHECK(rows.header() == std::vector<std::string>{"log_density", "standard_error", "bits_per_dim", "percentile"});
+  CHECK(rows.rows == 40);
+  const Outcome probes = run("logp narrow.safetensors narrow.csv --divergence hutchinson --probes 4 --json");
+  REQUIRE_MESSAGE(probes.code == 0, probes.err);
+  CHECK(std::abs(Json::parse(probes.out)["mean_log_density"].number - mean[0]) < .5);
+}
+
+TEST_CASE("impute: known cells as they are, missing ones filled, several draws beside one another") {
+  write(trained() / "gaps.csv", "whole,real\n41,\n,0.25\n42,-1.5\n");
+  for (const char* options : {"--steps 10 --resample 2", "--method mmps --steps 10 --draws 2"}) {
+    const Outcome r = run(std::string("impute m.safetensors gaps.csv -o full.csv ") + options);
+    REQUIRE_MESSAGE(r.code == 0, options, r.err);
+    CHECK(contains(r.out, "2 cells of 3 rows filled"));
+    const tweedie::Table full = tweedie::read_csv(trained() / "full.csv");
+    const bool several = contains(options, "--draws 2");
+    REQUIRE(full.rows == (several ? 6 : 3));
+    const auto column = [&](const char* name) { return full.columns[static_cast<std::size_t>(full.index(name))].numbers; };
+    CHECK(column("whole").front() == 41);
+    CHECK(column("real").back() == -1.5);
+    CHECK(column("real")[several ? 2 : 1] == .25);
+    for (const double value : column("real")) CHECK(std::isfinite(value));
+    for (const double value : column("whole")) CHECK(value == std::round(value));
+  }
 }
 
 TEST_CASE("the same seed gives the same bytes, another seed others; so do 1 and 2 threads") {

@@ -45,8 +45,16 @@ TEST_CASE("2: usage errors list the names there are and the one that was perhaps
   fails(folder, "data nothing", 2, {"three_gaussians"});
   fails(folder, "data moons -o x.xls", 2, {".csv, .npy or .npz"});
   REQUIRE(tweedie::testing::tweedie(folder, "train t.csv" + kTrain).code == 0);
-  fails(folder, "sample m.safetensors --sampler anealed", 2, {"did you mean 'annealed'", "annealed, langevin"});
+  fails(folder, "sample m.safetensors --sampler anealed", 2, {"did you mean 'annealed'", "annealed, mala, langevin, heun"});
   fails(folder, "sample m.safetensors --num-steps 3", 2, {"--num-steps has no meaning for --sampler annealed"});
+  fails(folder, "sample m.safetensors --sampler heun --eta .5", 2, {"--eta has no meaning for --sampler heun", "ddim"});
+  fails(folder, "sample m.safetensors --sampler mala", 2, {"mala", "annealed_langevin"});
+  fails(folder, "sample m.safetensors --sampler heun --sigma-max 99", 2, {"outside the levels' range"});
+  fails(folder, "train t.csv -o m.safetensors --net mlpp", 2, {"ncsn, mlp, residual"});
+  fails(folder, "train t.csv -o m.safetensors --net mlp --levels 5", 2, {"--levels belongs to --net ncsn"});
+  fails(folder, "train t.csv -o m.safetensors --weighting likelihod", 2, {"did you mean 'likelihood'"});
+  fails(folder, "impute m.safetensors t.csv --method mmps --resample 3", 2, {"--resample belongs to --method repaint"});
+  fails(folder, "logp m.safetensors t.csv --probes 3", 2, {"--divergence hutchinson"});
   fails(folder, "sample m.safetensors --save-every 3", 2, {"--trajectory"});
   fails(folder, "sample m.safetensors --sampler langevin --sigma 99", 2, {"outside the levels' range"});
   fails(folder, "sample m.safetensors -o - --json", 2, {"standard output"});
