@@ -115,36 +115,35 @@ struct Whitening {
   }
 };
 
-/// The mean score of some networks under one condition, as samplers take it.
-class Given final : public ScoreModel {
+/// Networks that answer with their mean score.
+class Ensemble final : public ScoreModel {
  public:
-  Given(const std::vector<std::unique_ptr<Network>>& networks, ConstRows<float> covariates)
-      : networks_(networks), covariates_(covariates), condition_{{}, covariates_.view()} {}
+  void add(std::unique_ptr<Network> network) { networks_.push_back(std::move(network)); }
+
   Index dim() const override { return networks_[0]->dim(); }
   double sigma_min() const override { return networks_[0]->sigma_min(); }
   double sigma_max() const override { return networks_[0]->sigma_max(); }
-  void score(ConstRows<float> y, std::span<const float> sigma, const Condition*, Rows<float> out) const override {
-    mean(y, sigma, out);
+  Index covariate_dim() const override { return networks_[0]->covariate_dim(); }
+  void score(ConstRows<float> y, std::span<const float> sigma, const Condition* condition, Rows<float> out) const override {
+    mean(y, sigma, condition, out);
   }
-  void score(ConstRows<double> y, std::span<const double> sigma, const Condition*, Rows<double> out) const override {
-    mean(y, sigma, out);
+  void score(ConstRows<double> y, std::span<const double> sigma, const Condition* condition, Rows<double> out) const override {
+    mean(y, sigma, condition, out);
   }
-  const char* name() const override { return "conditional networks"; }
+  const char* name() const override { return "ensemble"; }
 
  private:
   template <class S>
-  void mean(ConstRows<S> y, std::span<const S> sigma, Rows<S> out) const {
+  void mean(ConstRows<S> y, std::span<const S> sigma, const Condition* condition, Rows<S> out) const {
     MatrixX<S> sum(y.rows(), y.cols()), one(y.rows(), y.cols());
     for (const auto& network : networks_) {
-      network->score(y, sigma, &condition_, one);
-      for (Index i = 0; i < sum.size(); ++i) sum.data()[i] += one.data()[i] / static_cast<S>(networks_.size());
+      network->score(y, sigma, condition, one);
+      sum.eigen() += one.eigen() / static_cast<S>(networks_.size());
     }
-    for (Index r = 0; r < y.rows(); ++r) std::copy_n(sum.row(r).data(), y.cols(), out.row(r).data());
+    out.eigen() = sum.eigen();
   }
 
-  const std::vector<std::unique_ptr<Network>>& networks_;
-  Matrix covariates_;
-  Condition condition_;
+  std::vector<std::unique_ptr<Network>> networks_;
 };
 
 /// One network on the pairs (z, c), with the averaged weights of its lowest validation loss.
@@ -193,10 +192,10 @@ inline std::unique_ptr<Network> train_network(ConstRows<float> z, ConstRows<floa
 }
 
 /// The first n draws of theta given x that lie inside the prior.
-inline Matrix draw_posterior(const Task& task, const std::vector<std::unique_ptr<Network>>& networks, const Whitening& whitening,
-                             std::span<const float> x, const Settings& s, Rng rng) {
+inline Matrix draw_posterior(const Task& task, const Ensemble& networks, const Whitening& whitening, std::span<const float> x,
+                             const Settings& s, Rng rng) {
   const ConstRows<float> row(x.data(), 1, static_cast<Index>(x.size()));
-  const Given model(networks, whitening.standardise(row));
+  const Conditioned model(networks, whitening.standardise(row).row(0));
   const std::vector<double> sigmas = karras(s.intervals, s.sigma_min, s.sigma_max);
   Matrix accepted(s.draws, model.dim());
   Index count = 0;
@@ -251,18 +250,19 @@ inline int run(const Task& task, const Settings& s) {
   const auto start = std::chrono::steady_clock::now();
   Rng rng{s.seed};
   Rng simulation = rng.split(), training = rng.split(), sampling = rng.split(), judging = rng.split(), observing = rng.split();
-  std::vector<std::unique_ptr<Network>> networks;
+  Ensemble networks;
   Whitening whitening;
   if (!s.exact) {
     const Matrix theta = task.prior(s.simulations, simulation.split());
     const Matrix x = task.simulate(theta, simulation.split());
     whitening = Whitening::fit(theta, x);
     const Matrix z = whitening.whiten(theta, x), c = whitening.standardise(x);
-    for (int member = 0; member < s.ensemble; ++member) networks.push_back(train_network(z, c, s, training.split()));
+    for (int member = 0; member < s.ensemble; ++member) networks.add(train_network(z, c, s, training.split()));
   }
   const double trained = seconds_since(start);
   std::printf("%s: %td simulations, %d x %lld steps of %td, width %td, %td layers; trained in %.0f s\n", task.name, s.simulations,
               s.ensemble, static_cast<long long>(s.steps), s.batch, s.width, s.layers, trained);
+  std::fflush(stdout);
 
   double sum = 0, squares = 0, lowest = 1, highest = 0;
   for (int number = 1; number <= s.observations; ++number) {
