@@ -30,6 +30,7 @@
 #include "tweedie/models/checkpoint.h"
 #include "tweedie/models/objectives.h"
 #include "tweedie/models/optimizer.h"
+#include "tweedie/models/training_engine.h"
 
 namespace tweedie {
 
@@ -107,25 +108,6 @@ class TrainingCallback {
 
 /// Fresh draws instead of a table: out(r, :) is draw number first_row + r, a pure function of that number.
 using FreshRows = std::function<void(std::uint64_t first_row, Rows<float> out)>;
-
-/// Computes an objective's loss and gradient for a batch, at any parameters of the network it was made for.
-class TWEEDIE_API TrainingEngine {
- public:
-  virtual ~TrainingEngine();
-  /// The mean loss; gradient (P), row_losses (B). Allocates nothing once a batch of that size has been seen.
-  virtual double loss_and_gradient(std::span<const float> parameters, const Batch& batch, std::span<float> gradient,
-                                   std::span<float> row_losses) = 0;
-  virtual double loss(std::span<const float> parameters, const Batch& batch, std::span<float> row_losses) = 0;
-  /// What was chosen: "tape, cpu avx512, fp32".
-  virtual std::string_view name() const = 0;
-};
-
-/// The one place that decides what computes a training step. device auto | cpu, precision fp32, engine auto | tape; anything
-/// else throws ResourceError (a known device that is not there) or UsageError naming what exists. auto says its choice by name().
-TWEEDIE_API std::unique_ptr<TrainingEngine> make_training_step(const Network& model, const Objective& objective,
-                                                               const std::string& device = "auto",
-                                                               const std::string& precision = "fp32",
-                                                               const std::string& engine = "auto");
 
 /// A training run, step by step.
 class TWEEDIE_API Trainer {
