@@ -7,6 +7,7 @@
 #include <limits>
 #include <memory>
 
+#include "tweedie/cli/conditions.h"
 #include "tweedie/cli/model_file.h"
 #include "tweedie/cli/program.h"
 #include "tweedie/cli/tables.h"
@@ -36,9 +37,9 @@ Index missing_cells(ConstRows<float> x) {
   return count;
 }
 
-// One row at a time by its own observed cells: rows differ in what they miss.
-MatrixD by_posterior(const Arguments& a, const Network& network, std::span<const double> sigmas, ConstRows<float> x, Rng rng,
-                     Progress& bar) {
+// One row at a time by its own observed cells: rows differ in what they miss. places: theirs in the table.
+MatrixD by_posterior(const Arguments& a, const ScoreModel& score, std::span<const double> sigmas, ConstRows<float> x,
+                     const std::vector<Index>& places, Rng rng, const std::function<void(double)>& progress) {
   MatrixD all(x.rows() * a.draws, x.cols());
   PosteriorOptions options{.method = posterior_method(a.method), .draws = a.draws};
   options.progress = [](const SamplingProgress&) { return !interrupted(); };
@@ -48,50 +49,94 @@ MatrixD by_posterior(const Arguments& a, const Network& network, std::span<const
       if (!std::isnan(x(r, c))) seen.push_back(c);
     }
     const Rng stream = rng.split();
-    check<DataError>(!seen.empty(), "row ", r + 1, " has no cell to go by; --method repaint draws it freely");
+    check<DataError>(!seen.empty(), "row ", places[static_cast<std::size_t>(r)] + 1,
+                     " has no cell to go by; --method repaint draws it freely");
     MatrixD y(1, static_cast<Index>(seen.size()));
     for (std::size_t i = 0; i < seen.size(); ++i) y(0, static_cast<Index>(i)) = static_cast<double>(x(r, seen[i]));
     const LinearObservation observation = LinearObservation::coordinates(x.cols(), seen, a.noise);
-    const SamplesD drawn = posterior_sample(network, observation, y, sigmas, options, stream);
+    const SamplesD drawn = posterior_sample(score, observation, y, sigmas, options, stream);
     for (Index d = 0; d < a.draws; ++d) std::copy_n(drawn.x.row(d).data(), x.cols(), all.row(r * a.draws + d).data());
-    bar.update(r + 1, x.rows());
+    progress(static_cast<double>(r + 1) / static_cast<double>(x.rows()));
   }
   return all;
 }
 
-MatrixD complete(const Arguments& a, const ModelFile& model, ConstRows<float> x, const Rng& rng) {
-  Progress bar(a.common.console, "imputing");
-  const std::vector<double> sigmas = schedule(a.schedule, a.steps, model.levels->min(), model.levels->max());
-  if (a.method != "repaint") return by_posterior(a, *model.network, sigmas, x, rng, bar);
+MatrixD by_repaint(const Arguments& a, const ScoreModel& score, std::span<const double> sigmas, ConstRows<float> x,
+                   const Rng& rng, const std::function<void(double)>& progress) {
   RepaintOptions options{.draws = a.draws, .resample = a.resample};
   options.progress = [&](const SamplingProgress& p) {
-    if (p.total > 0) bar.update(p.done, p.total);
+    if (p.total > 0) progress(static_cast<double>(p.done) / static_cast<double>(p.total));
     return !interrupted();
   };
-  return MatrixD(repaint(*model.network, sigmas, MatrixD(x), options, rng).x);
+  return MatrixD(repaint(score, sigmas, MatrixD(x), options, rng).x);
 }
 
-// The draws in the data's own units, known cells exactly as the file has them; with several draws a first column says which.
-void write(const Arguments& a, const ModelFile& model, const Table& table, ConstRows<float> x, ConstRows<double> filled) {
-  const TableCode& code = model.code;
+// All draws of all rows (N draws, D), the rows of each condition together.
+MatrixD complete(const Arguments& a, const ModelFile& model, const ModelRows& rows) {
+  Progress bar(a.common.console, "imputing");
+  const std::vector<double> sigmas = schedule(a.schedule, a.steps, model.levels->min(), model.levels->max());
+  MatrixD all(rows.x.rows() * a.draws, rows.x.cols());
+  Index done = 0;
+  for (const RowGroup& group : group_rows(model, rows)) {
+    const auto progress = [&](double part) {
+      bar.update(done * 1000 + static_cast<std::int64_t>(part * 1000 * static_cast<double>(group.rows.size())),
+                 rows.x.rows() * 1000);
+    };
+    // A stream for each condition, by its first row; a model without has the whole stream.
+    Rng rng = a.common.rng();
+    if (!model.conditions.empty()) rng = Rng(rng.key(), static_cast<std::uint64_t>(group.rows.front())).split();
+    const Matrix x = take_rows(rows.x, group.rows);
+    const MatrixD filled = a.method == "repaint" ? by_repaint(a, *group.model, sigmas, x, rng, progress)
+                                                 : by_posterior(a, *group.model, sigmas, x, group.rows, rng, progress);
+    for (std::size_t i = 0; i < group.rows.size(); ++i) {
+      std::copy_n(filled.row(static_cast<Index>(i) * a.draws).data(), a.draws * x.cols(),
+                  all.row(group.rows[i] * a.draws).data());
+    }
+    done += static_cast<Index>(group.rows.size());
+  }
+  return all;
+}
+
+// Cell `row` of a column of the file, or what the model drew for it.
+void append_cell(const Table::Column& from, Index row, double drawn, Table::Column& to) {
+  if (from.numeric) {
+    const double value = from.numbers[static_cast<std::size_t>(row)];
+    to.numbers.push_back(std::isnan(value) ? drawn : value);
+  } else {
+    to.text.push_back(from.text[row]);
+  }
+}
+
+// The draws in the data's own units, known cells and conditions exactly as the file has them; with several draws a first column
+// says which.
+void write(const Arguments& a, const ModelFile& model, const ModelRows& rows, ConstRows<double> filled) {
   Matrix scaled(filled.rows(), filled.cols());
   for (Index i = 0; i < filled.size(); ++i) scaled.data()[i] = static_cast<float>(filled.data()[i]);
-  const MatrixD values = code.decode(scaled);
-  const Index extra = a.draws > 1 ? 1 : 0;
-  std::vector<std::string> header = code.header();
-  if (extra > 0 && !header.empty()) header.insert(header.begin(), "draw");
-  const bool by_name = code.has_header() && table.has_header;
-  MatrixD out(values.rows(), values.cols() + extra);
-  for (Index r = 0; r < values.rows(); ++r) {
-    const Index row = r / a.draws;
-    if (extra > 0) out(r, 0) = static_cast<double>(r % a.draws + 1);
-    for (Index c = 0; c < values.cols(); ++c) {
-      const std::string& name = code.columns()[static_cast<std::size_t>(c)].name;
-      const Table::Column& column = table.columns[static_cast<std::size_t>(by_name ? table.index(name) : c)];
-      out(r, c + extra) = std::isnan(x(row, c)) ? values(r, c) : column.numbers[static_cast<std::size_t>(row)];
-    }
+  const MatrixD values = model.code.decode(scaled);
+  const std::vector<ColumnCode>& modelled = model.code.columns();
+  const bool by_name = model.code.has_header() && rows.table.has_header;
+  Table out;
+  out.rows = values.rows();
+  if (a.draws > 1) {
+    out.columns.emplace_back().name = "draw";
+    for (Index r = 0; r < out.rows; ++r) out.columns[0].numbers.push_back(static_cast<double>(r % a.draws + 1));
   }
-  const std::unique_ptr<RowWriter> writer = open_writer(a.output, header, out.rows(), out.cols());
+  const std::vector<std::string> names = known_columns(model);
+  for (std::size_t n = 0; n < names.size(); ++n) {
+    const auto place = static_cast<std::size_t>(by_name ? rows.table.index(names[n]) : static_cast<Index>(n));
+    const Table::Column& from = rows.table.columns[place];
+    Table::Column to;
+    to.name = names[n];
+    to.numeric = from.numeric;
+    const auto found = std::find_if(modelled.begin(), modelled.end(), [&](const ColumnCode& c) { return c.name == names[n]; });
+    for (Index r = 0; r < out.rows; ++r) {
+      append_cell(from, r / a.draws, found == modelled.end() ? 0 : values(r, found - modelled.begin()), to);
+    }
+    out.columns.push_back(std::move(to));
+  }
+  std::vector<std::string> header = full_header(model);
+  if (a.draws > 1 && !header.empty()) header.insert(header.begin(), "draw");
+  const std::unique_ptr<RowWriter> writer = open_writer(a.output, header, out.rows, out.cols());
   writer->append(out);
   writer->close();
 }
@@ -105,12 +150,13 @@ int run_impute(const Arguments& a) {
   begin(common, join("imputing ", a.data));
   const auto start = std::chrono::steady_clock::now();
   const ModelFile model = load_model(a.model, a.raw_weights);
+  check_holds_classes(model, a.output);
   TableArguments arguments = a.table;
   arguments.missing = "keep";
-  const Table table = load_table(a.data, arguments, common.console);
-  const Matrix x = model.code.encode(table, true);
+  const ModelRows rows = load_rows(model, a.data, arguments, common.console);
+  const Matrix& x = rows.x;
   const Index missing = missing_cells(x);
-  write(a, model, table, x, complete(a, model, x, common.rng()));
+  write(a, model, rows, complete(a, model, rows));
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (common.json) {
     JsonWriter json;
@@ -155,7 +201,9 @@ Command impute_command(CLI::App& program) {
   add_table_options(*app, a->table);
   app->remove_option(app->get_option("--missing"));
   add_common(*app, a->common);
-  app->footer("Example: tweedie impute model.safetensors gaps.csv --draws 5 -o filled.csv");
+  app->footer(
+      "A model trained with --class or --target takes each row's condition from the table: those cells must be there.\n"
+      "Example: tweedie impute model.safetensors gaps.csv --draws 5 -o filled.csv");
   a->check_given = [arguments = a.get(), resample, noise] {
     const bool repaint = arguments->method == "repaint";
     check(repaint || resample->count() == 0, "--resample belongs to --method repaint");

@@ -17,6 +17,31 @@ struct Arguments {
   std::string model;
 };
 
+// What begins so is told in a form of its own.
+bool told(const std::string& key) {
+  for (const char* prefix : {"columns.", "conditions.", "covariates."}) {
+    if (key.rfind(prefix, 0) == 0) return true;
+  }
+  return false;
+}
+
+void write_conditions(JsonWriter& json, const ConditionCode& conditions) {
+  json.key("conditions").begin_object();
+  if (conditions.num_classes() > 0) {
+    json.key("class").value(conditions.label_column()).key("classes").begin_array();
+    for (std::size_t k = 0; k < conditions.classes().size(); ++k) {
+      json.begin_object().key("name").value(conditions.classes()[k]).key("rows").value(conditions.counts()[k]).end_object();
+    }
+    json.end_array();
+  }
+  json.key("targets").begin_array();
+  for (const ColumnCode& column : conditions.covariate_code().columns()) {
+    json.begin_object().key("name").value(column.name).key("mean").value(column.mean).key("std").value(column.std);
+    json.key("low").value(column.low).key("high").value(column.high).end_object();
+  }
+  json.end_array().end_object();
+}
+
 void print_json(const ModelFile& model) {
   const Checkpoint& file = model.checkpoint;
   JsonWriter json;
@@ -40,7 +65,9 @@ void print_json(const ModelFile& model) {
     if (scaled) json.key("low").value(column.low).key("high").value(column.high);
     json.end_object();
   }
-  json.end_array().key("metadata").begin_object();
+  json.end_array();
+  write_conditions(json, model.conditions);
+  json.key("metadata").begin_object();
   for (const auto& [name, value] : file.metadata) json.key(name).value(value);
   json.end_object().key("tensors").begin_object();
   for (const auto& [name, tensor] : file.tensors) {
@@ -52,7 +79,24 @@ void print_json(const ModelFile& model) {
   print(json.text() + "\n");
 }
 
-std::string line(std::string_view name, const std::string& text) { return join("  ", pad(name, 22), text, "\n"); }
+std::string line(std::string_view name, const std::string& text) { return join("  ", pad(name, 24), text, "\n"); }
+
+std::string condition_lines(const ConditionCode& conditions) {
+  std::string out;
+  if (conditions.num_classes() > 0) {
+    constexpr std::size_t kShown = 20;
+    const std::vector<std::string>& classes = conditions.classes();
+    std::string text = conditions.label_column() + ":";
+    for (std::size_t k = 0; k < std::min(kShown, classes.size()); ++k) {
+      text += join(k == 0 ? " " : ", ", classes[k], " (", conditions.counts()[k], ")");
+    }
+    out += line("classes (rows)", classes.size() > kShown ? join(text, ", ... ", classes.size(), " in all") : text);
+  }
+  for (const ColumnCode& column : conditions.covariate_code().columns()) {
+    out += line("target", join(column.name, ", from ", number(column.low, 6), " to ", number(column.high, 6)));
+  }
+  return out;
+}
 
 void print_text(const ModelFile& model) {
   const Checkpoint& file = model.checkpoint;
@@ -69,8 +113,9 @@ void print_text(const ModelFile& model) {
   out += line("step", join(file.step));
   out += line("weights", model.weights);
   out += line("checksum", file.state_dict ? "none (a plain state dict)" : "ok");
+  out += condition_lines(model.conditions);
   for (const auto& [name, value] : file.metadata) {
-    if (name.compare(0, 8, "columns.") != 0) out += line(name, value);
+    if (!told(name)) out += line(name, value);
   }
   if (file.has("data.mean")) {
     std::size_t width = 4;

@@ -6,12 +6,15 @@
 #include <cmath>
 #include <limits>
 #include <memory>
+#include <mutex>
 #include <numeric>
 
+#include "tweedie/cli/conditions.h"
 #include "tweedie/cli/model_file.h"
 #include "tweedie/cli/program.h"
 #include "tweedie/cli/tables.h"
 #include "tweedie/core/files/json.h"
+#include "tweedie/core/parallel.h"
 #include "tweedie/samplers/likelihood.h"
 
 namespace tweedie::cli {
@@ -79,19 +82,67 @@ void write_rows(const Arguments& a, const LogDensity& p, Index dim) {
   writer->close();
 }
 
-LogDensity evaluate(const Arguments& a, const ModelFile& model, ConstRows<float> x) {
-  Progress bar(a.common.console, "log-density");
+// One set of rows under one condition.
+LogDensity evaluate_group(const Arguments& a, const ModelFile& model, const ModelRows& rows, const RowGroup& group,
+                          const SamplingCallback& progress) {
   LogDensityOptions options{.divergence = divergence(a.divergence), .probes = a.probes, .probe = probe(a.probe)};
   options.rtol = a.rtol;
   options.atol = a.atol;
-  options.progress = [&](const SamplingProgress& p) {
-    if (p.total > 0) bar.update(p.done, p.total);
-    return !interrupted();
-  };
-  LogDensity p = log_density(*model.network, x, options, a.common.rng());
+  options.progress = progress;
+  // A stream for each condition, by its first row; a model without has the whole stream.
+  Rng rng = model.conditions.empty() ? a.common.rng() : Rng(a.common.rng().key(), static_cast<std::uint64_t>(group.rows.front()));
+  return log_density(*group.model, take_rows(rows.x, group.rows), options, model.conditions.empty() ? rng : rng.split());
+}
+
+// Each row under its own condition. Few conditions: each one's rows on all threads; many: the conditions themselves.
+std::vector<LogDensity> evaluate_groups(const Arguments& a, const ModelFile& model, const ModelRows& rows,
+                                        const std::vector<RowGroup>& groups) {
+  constexpr Index kFew = 64;
+  const auto count = static_cast<Index>(groups.size());
+  std::vector<LogDensity> found(groups.size());
+  Progress bar(a.common.console, "log-density");
+  Index arrived = 0;
+  if (count <= kFew) {
+    for (std::size_t g = 0; g < groups.size(); ++g) {
+      found[g] = evaluate_group(a, model, rows, groups[g], [&](const SamplingProgress& p) {
+        bar.update(arrived + p.done, rows.x.rows());
+        return !interrupted();
+      });
+      arrived += static_cast<Index>(groups[g].rows.size());
+    }
+    return found;
+  }
+  std::mutex mutex;
+  parallel_for(count, 1, [&](Index begin, Index end) {
+    for (Index i = begin; i < end; ++i) {
+      const auto g = static_cast<std::size_t>(i);
+      found[g] = evaluate_group(a, model, rows, groups[g], [](const SamplingProgress&) { return !interrupted(); });
+      const std::lock_guard lock(mutex);
+      arrived += static_cast<Index>(groups[g].rows.size());
+      bar.update(arrived, rows.x.rows());
+    }
+  });
+  return found;
+}
+
+LogDensity evaluate(const Arguments& a, const ModelFile& model, const ModelRows& rows) {
+  const auto n = static_cast<std::size_t>(rows.x.rows());
+  const std::vector<RowGroup> groups = group_rows(model, rows);
+  const std::vector<LogDensity> found = evaluate_groups(a, model, rows, groups);
   const double jacobian = log_jacobian(model.code);
-  for (double& nats : p.nats) nats -= jacobian;
-  return p;
+  LogDensity all;
+  all.nats.resize(n);
+  all.standard_error.resize(n);
+  for (std::size_t g = 0; g < groups.size(); ++g) {
+    const std::vector<Index>& members = groups[g].rows;
+    for (std::size_t i = 0; i < members.size(); ++i) {
+      all.nats[static_cast<std::size_t>(members[i])] = found[g].nats[i] - jacobian;
+      all.standard_error[static_cast<std::size_t>(members[i])] = found[g].standard_error[i];
+    }
+    all.evaluations = std::max(all.evaluations, found[g].evaluations);
+    all.mean_evaluations += found[g].mean_evaluations * static_cast<double>(members.size()) / static_cast<double>(n);
+  }
+  return all;
 }
 
 int run_logp(const Arguments& a) {
@@ -111,8 +162,9 @@ int run_logp(const Arguments& a) {
                                number(model.network->sigma_min()), " deviations"));
     }
   }
-  const Matrix x = model.code.encode(load_table(a.data, a.table, common.console));
-  const LogDensity p = evaluate(a, model, x);
+  const ModelRows rows = load_rows(model, a.data, a.table, common.console);
+  const Matrix& x = rows.x;
+  const LogDensity p = evaluate(a, model, rows);
   if (!a.output.empty()) write_rows(a, p, x.cols());
   const Summary s = summarise(p.nats, x.cols());
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -167,6 +219,7 @@ Command logp_command(CLI::App& program) {
       "The density is that of the data noised to the model's smallest sigma; the flow ends in N(0, sigma_max^2), so train with "
       "a\n"
       "--sigma-max well above the data's width (10 or more for scaled columns).\n"
+      "A model trained with --class or --target gives log p(row | condition), the condition from the table's own columns.\n"
       "Example: tweedie logp model.safetensors rows.csv -o scores.csv");
   a->check_given = [arguments = a.get(), probes, kind] {
     check(arguments->divergence == "hutchinson" || (probes->count() == 0 && kind->count() == 0),

@@ -13,11 +13,17 @@ constexpr Index kContinuousLevels = 30;  // where a network that takes any sigma
 }  // namespace
 
 ModelFile load_model(const std::string& path, bool raw_weights) {
-  ModelFile model{
-      .path = path, .checkpoint = read_checkpoint(path), .network = nullptr, .levels = nullptr, .code = {}, .weights = {}};
+  ModelFile model{.path = path,
+                  .checkpoint = read_checkpoint(path),
+                  .network = nullptr,
+                  .levels = nullptr,
+                  .code = {},
+                  .conditions = {},
+                  .weights = {}};
   try {
     model.network = make_network(model.checkpoint, raw_weights ? Weights::raw : Weights::ema_if_stored);
     model.code = TableCode::load(model.checkpoint, model.network->dim());
+    model.conditions = ConditionCode::load(model.checkpoint, *model.network);
     model.levels = std::make_unique<NoiseLevels>(
         model.network->levels() != nullptr
             ? *model.network->levels()

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "tweedie/models/checkpoint.h"
+#include "tweedie/models/condition_code.h"
 #include "tweedie/models/gaussian_mixture.h"
 #include "tweedie/models/noise_levels.h"
 #include "tweedie/models/table.h"
@@ -18,8 +19,9 @@ struct ModelFile {
   Checkpoint checkpoint;
   std::unique_ptr<Network> network;
   std::unique_ptr<NoiseLevels> levels;  // the network's own, or 30 geometric ones over its range
-  TableCode code;
-  std::string weights;  // which the network has: "best", "averaged" or "raw"
+  TableCode code;                       // of the columns that are modelled
+  ConditionCode conditions;             // of those that they are conditioned on
+  std::string weights;                  // which the network has: "best", "averaged" or "raw"
 };
 
 /// Best weights if the file has them, else averaged, else raw; or raw when asked for. Errors name the file.

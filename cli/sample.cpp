@@ -5,6 +5,7 @@
 #include <chrono>
 #include <memory>
 
+#include "tweedie/cli/conditions.h"
 #include "tweedie/cli/model_file.h"
 #include "tweedie/cli/program.h"
 #include "tweedie/cli/sampling.h"
@@ -19,6 +20,7 @@ namespace {
 struct Arguments {
   Common common;
   SamplingArguments sampling;
+  ConditionArguments condition;
   std::string model, output = "-", trajectory;
   Index n = 1000, save_every = 10, trajectory_rows = 100;
   bool raw_weights = false;
@@ -69,16 +71,26 @@ int run_sample(const Arguments& a) {
   begin(common, join("sampling ", a.n, a.n == 1 ? " row from " : " rows from ", a.model));
   const auto start = std::chrono::steady_clock::now();
   const ModelFile model = load_model(a.model, a.raw_weights);
-  const std::unique_ptr<RowWriter> writer = open_writer(a.output, model.code.header(), a.n, model.code.dim());
+  const bool conditional = !model.conditions.empty();
+  check_holds_classes(model, a.output);
+  const std::vector<double> given = asked_condition(model, a.condition).values;
+  const std::unique_ptr<RowWriter> writer = open_writer(a.output, full_header(model), a.n, full_width(model));
   const TrajectoryRequest request = wants_paths ? TrajectoryRequest{a.save_every, a.trajectory_rows} : TrajectoryRequest{};
-  const Drawn drawn = draw(*model.network, *model.levels, a.n, a.sampling, request, common.rng(), common.console,
-                           [&](ConstRows<float> rows) { writer->append(model.code.decode(rows)); });
+  const Drawn drawn = draw(model, a.condition, a.n, a.sampling, request, common.rng(), common.console,
+                           [&](ConstRows<float> rows, std::span<const std::int32_t> labels) {
+                             const MatrixD values = model.code.decode(rows);
+                             if (conditional) {
+                               writer->append(full_table(model, values, labels, given));
+                             } else {
+                               writer->append(values);
+                             }
+                           });
   if (wants_paths) write_trajectory(a.trajectory, model, drawn);
   writer->close();
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (common.json) {
     JsonWriter json;
-    json.begin_object().key("file").value(a.output).key("rows").value(a.n).key("columns").value(model.code.dim());
+    json.begin_object().key("file").value(a.output).key("rows").value(a.n).key("columns").value(full_width(model));
     json.key("sampler").value(drawn.sampler).key("weights").value(model.weights).key("evaluations").value(drawn.evaluations);
     if (wants_paths) json.key("trajectory").value(a.trajectory).key("frames").value(drawn.trajectory.size());
     json.key("seconds").value(seconds).key("seed").value(common.seed).end_object();
@@ -86,7 +98,7 @@ int run_sample(const Arguments& a) {
     return 0;
   }
   const std::string line =
-      join(a.output, ": ", size_text(a.n, model.code.dim()), ", ", drawn.sampler, " sampler, ", drawn.evaluations,
+      join(a.output, ": ", size_text(a.n, full_width(model)), ", ", drawn.sampler, " sampler, ", drawn.evaluations,
            " evaluations a row, ", model.weights, " weights, ", duration(seconds), ", seed ", common.seed);
   if (is_stdout(a.output)) {
     common.console.note(line);
@@ -106,6 +118,7 @@ Command sample_command(CLI::App& program) {
   app->add_option("-o,--output", a->output, "File: .csv, .npy or .npz (all in memory); - is csv on standard output");
   app->add_flag("--raw-weights", a->raw_weights, "The last weights as they are, not the averaged or best ones");
   add_sampling_options(*app, a->sampling);
+  add_condition_options(*app, a->condition);
   const char* group = "Trajectories";
   app->add_option("--trajectory", a->trajectory,
                   "The path of the first rows: .csv (step, row, columns) or .npy (steps, rows, columns)")
@@ -120,6 +133,7 @@ Command sample_command(CLI::App& program) {
       "The first k rows are the same for every n >= k.\n"
       "Examples:\n"
       "  tweedie sample model.safetensors -n 1000 -o new.csv\n"
+      "  tweedie sample flowers.safetensors --class virginica --guidance 2 -n 50 -o virginica.csv\n"
       "  tweedie sample model.safetensors -n 20 | column -s, -t\n"
       "  tweedie sample model.safetensors --sampler langevin --sigma .1 --num-steps 5000 -o langevin.npy");
   return {app, [a] { return run_sample(*a); }};

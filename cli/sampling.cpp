@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
+#include <numeric>
 
 #include "tweedie/models/network.h"
 #include "tweedie/samplers/annealed_langevin.h"
@@ -73,6 +74,10 @@ Samples run_annealed(const Block& b) {
   o.steps_per_level = b.a.steps_per_level > 0 ? b.a.steps_per_level : 20;
   o.step_size_factor = b.a.step_size_factor > 0 ? b.a.step_size_factor : .2;
   if (b.a.epsilon > 0) o.epsilon = b.a.epsilon;
+  if (b.a.ncsnv2 && b.a.epsilon == 0 && b.a.step_size_factor == 0) {
+    // That epsilon is of x += a s + sqrt(2 a) z.
+    o.epsilon = ncsnv2_epsilon(chain_levels(b), o.steps_per_level) * (b.a.convention == "half" ? 2 : 1);
+  }
   o.convention = step_convention(b.a.convention);
   o.temperature = b.a.temperature;
   o.temperature_mode = temperature_mode(b.a.temperature_mode);
@@ -334,30 +339,130 @@ void add_sampling_options(CLI::App& app, SamplingArguments& a) {
   };
 }
 
-Drawn draw(const ScoreModel& model, const NoiseLevels& levels, Index n, const SamplingArguments& arguments,
-           const TrajectoryRequest& trajectory, Rng rng, const Console& console,
-           const std::function<void(ConstRows<float>)>& take) {
-  const std::string name = arguments.sampler.empty() ? default_sampler(model) : arguments.sampler;
-  const Sampler& sampler = find_sampler(name);
-  if (arguments.check_given) arguments.check_given(name);
+namespace {
+
+// Which model draws which rows.
+struct Plan {
+  std::string sampler;
+  std::vector<const ScoreModel*> models;
+  // Of rows first, first + 1, ...: the place of each one's model. Empty: there is one model.
+  std::function<std::vector<std::int32_t>(Index first, Index rows)> choose;
+};
+
+// The rows of a block that the models draw in turn, each from a stream of its own; progress(part) of the block in [0, 1].
+Samples draw_block(const Plan& plan, const NoiseLevels& levels, Index rows, std::span<const std::int32_t> choice,
+                   const SamplingArguments& arguments, const TrajectoryRequest& trajectory, Rng rng,
+                   const std::function<bool(double)>& progress) {
+  const Sampler& sampler = find_sampler(plan.sampler);
+  Index done = 0;
+  const auto run = [&](const ScoreModel& model, Index count, const Rng& stream) {
+    const SamplingCallback callback = [&, count](const SamplingProgress& p) {
+      const double part = p.total > 0 ? static_cast<double>(p.done) / static_cast<double>(p.total) : 0;
+      return progress((static_cast<double>(done) + part * static_cast<double>(count)) / static_cast<double>(rows));
+    };
+    return sampler.run({model, levels, count, arguments, trajectory, stream, callback});
+  };
+  if (choice.empty()) return run(*plan.models.front(), rows, rng);
+  Samples all;
+  all.x = Matrix(rows, plan.models.front()->dim());
+  for (std::size_t k = 0; k < plan.models.size(); ++k) {
+    const Rng stream = rng.split();
+    std::vector<Index> mine;
+    for (Index r = 0; r < rows; ++r) {
+      if (choice[static_cast<std::size_t>(r)] == static_cast<std::int32_t>(k)) mine.push_back(r);
+    }
+    if (mine.empty()) continue;
+    const Samples part = run(*plan.models[k], static_cast<Index>(mine.size()), stream);
+    for (std::size_t i = 0; i < mine.size(); ++i) {
+      std::copy_n(part.x.row(static_cast<Index>(i)).data(), part.x.cols(), all.x.row(mine[i]).data());
+    }
+    all.evaluations = std::max(all.evaluations, part.evaluations);
+    done += static_cast<Index>(mine.size());
+  }
+  return all;
+}
+
+Drawn draw_by(const Plan& plan, const NoiseLevels& levels, Index n, const SamplingArguments& arguments,
+              const TrajectoryRequest& trajectory, Rng rng, const Console& console,
+              const std::function<void(ConstRows<float>, std::span<const std::int32_t>)>& take) {
+  find_sampler(plan.sampler);
+  if (arguments.check_given) arguments.check_given(plan.sampler);
   const Index blocks = std::max<Index>(1, (n + kBlockRows - 1) / kBlockRows);
   Drawn drawn;
   Progress bar(console, "sampling");
   for (Index block = 0; block < blocks; ++block) {
-    const Index rows = std::min(kBlockRows, n - block * kBlockRows);
-    const SamplingCallback progress = [&](const SamplingProgress& p) {
+    const Index first = block * kBlockRows, rows = std::min(kBlockRows, n - first);
+    const auto progress = [&](double part) {
       // In thousandths of a block, so that the bar goes on through all blocks.
-      if (p.total > 0)
-        bar.update(block * 1000 + static_cast<std::int64_t>(1000. * static_cast<double>(p.done) / static_cast<double>(p.total)),
-                   blocks * 1000);
+      bar.update(block * 1000 + static_cast<std::int64_t>(1000 * part), blocks * 1000);
       return !interrupted();
     };
+    const std::vector<std::int32_t> choice = plan.choose ? plan.choose(first, rows) : std::vector<std::int32_t>();
     const TrajectoryRequest request = block == 0 ? trajectory : TrajectoryRequest{};
-    Samples samples = sampler.run({model, levels, rows, arguments, request, rng.split(), progress});
-    if (block == 0) drawn = {name, samples.evaluations, std::move(samples.trajectory), std::move(samples.trajectory_steps)};
-    take(samples.x);
+    Samples samples = draw_block(plan, levels, rows, choice, arguments, request, rng.split(), progress);
+    if (block == 0) {
+      drawn = {plan.sampler, samples.evaluations, std::move(samples.trajectory), std::move(samples.trajectory_steps)};
+    }
+    take(samples.x, choice);
   }
   return drawn;
+}
+
+// A class for each row, by the classes' frequencies.
+std::vector<std::int32_t> draw_classes(const std::vector<double>& counts, const Rng& rng, Index first, Index rows) {
+  const double total = std::accumulate(counts.begin(), counts.end(), 0.);
+  std::vector<std::int32_t> labels;
+  for (Index r = 0; r < rows; ++r) {
+    double place = rng.uniform(Purpose::row, 0, static_cast<std::uint64_t>(first + r)) * total;  // in (0, total]
+    std::size_t k = 0;
+    while (k + 1 < counts.size() && place > counts[k]) place -= counts[k++];
+    labels.push_back(static_cast<std::int32_t>(k));
+  }
+  return labels;
+}
+
+}  // namespace
+
+Drawn draw(const ScoreModel& model, const NoiseLevels& levels, Index n, const SamplingArguments& arguments,
+           const TrajectoryRequest& trajectory, Rng rng, const Console& console,
+           const std::function<void(ConstRows<float>)>& take) {
+  const Plan plan{arguments.sampler.empty() ? default_sampler(model) : arguments.sampler, {&model}, nullptr};
+  return draw_by(plan, levels, n, arguments, trajectory, rng, console,
+                 [&](ConstRows<float> rows, std::span<const std::int32_t>) { take(rows); });
+}
+
+Drawn draw(const ModelFile& model, const ConditionArguments& condition, Index n, const SamplingArguments& arguments,
+           const TrajectoryRequest& trajectory, Rng rng, const Console& console,
+           const std::function<void(ConstRows<float>, std::span<const std::int32_t>)>& take) {
+  SamplingArguments settled = arguments;
+  const auto rule = model.checkpoint.metadata.find("train.levels");
+  settled.ncsnv2 = rule != model.checkpoint.metadata.end() && rule->second == "ncsnv2";
+  const Asked asked = asked_condition(model, condition);
+  Plan plan{arguments.sampler.empty() ? default_sampler(*model.network) : arguments.sampler, {}, nullptr};
+  std::vector<std::unique_ptr<ScoreModel>> owned;
+  const auto add = [&](std::optional<std::int32_t> label) {
+    owned.push_back(conditioned(model, label, asked.covariates, condition.guidance));
+    plan.models.push_back(owned.back().get());
+  };
+  std::vector<std::int32_t> fixed;
+  if (model.conditions.empty()) {
+    plan.models.push_back(model.network.get());
+  } else if (asked.label || model.conditions.num_classes() == 0) {
+    add(asked.label);
+    if (asked.label) fixed.assign(static_cast<std::size_t>(std::min(n, kBlockRows)), *asked.label);
+  } else {
+    check(trajectory.save_every == 0,
+          "--trajectory follows rows of one class; choose it with --class: ", listed(model.conditions.classes()));
+    for (Index k = 0; k < model.conditions.num_classes(); ++k) add(static_cast<std::int32_t>(k));
+    plan.choose = [&counts = model.conditions.counts(), stream = rng.split()](Index first, Index rows) {
+      return draw_classes(counts, stream, first, rows);
+    };
+  }
+  return draw_by(plan, *model.levels, n, settled, trajectory, rng, console,
+                 [&](ConstRows<float> rows, std::span<const std::int32_t> labels) {
+                   take(rows,
+                        fixed.empty() ? labels : std::span(std::as_const(fixed)).first(static_cast<std::size_t>(rows.rows())));
+                 });
 }
 
 Matrix draw_all(const ScoreModel& model, const NoiseLevels& levels, Index n, const SamplingArguments& arguments, Rng rng,

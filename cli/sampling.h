@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "tweedie/cli/conditions.h"
 #include "tweedie/cli/program.h"
 #include "tweedie/models/noise_levels.h"
 #include "tweedie/models/score_model.h"
@@ -32,6 +33,7 @@ struct SamplingArguments {
   double init_scale = 1;
   // annealed, mala, langevin
   std::string convention = "half";
+  bool ncsnv2 = false;  // annealed: the step size of NCSNv2 where none is given
   // down a schedule of noise levels
   Index steps = 0;  // 0: the sampler's own default
   std::string schedule = "karras";
@@ -75,6 +77,12 @@ inline constexpr Index kBlockRows = 16384;
 Drawn draw(const ScoreModel& model, const NoiseLevels& levels, Index n, const SamplingArguments& arguments,
            const TrajectoryRequest& trajectory, Rng rng, const Console& console,
            const std::function<void(ConstRows<float>)>& take);
+/// The same from a model under the conditions asked for; take(rows, labels): of a model with classes each row's. Where no class
+/// is asked for, a row's is drawn by the training table's frequencies. Throws UsageError as asked_condition(), and for a
+/// trajectory of rows under different conditions. A model of NCSNv2's levels gets its step size, unless the user says.
+Drawn draw(const ModelFile& model, const ConditionArguments& condition, Index n, const SamplingArguments& arguments,
+           const TrajectoryRequest& trajectory, Rng rng, const Console& console,
+           const std::function<void(ConstRows<float>, std::span<const std::int32_t> labels)>& take);
 /// All n scaled rows at once.
 Matrix draw_all(const ScoreModel& model, const NoiseLevels& levels, Index n, const SamplingArguments& arguments, Rng rng,
                 const Console& console, std::int64_t* evaluations = nullptr);

@@ -13,6 +13,8 @@ namespace tweedie::cli {
 
 RowWriter::~RowWriter() = default;
 
+void RowWriter::append(const Table& rows) { append(to_matrix(rows)); }
+
 namespace {
 
 char delimiter_of(const std::string& path, const std::string& given) {
@@ -44,25 +46,22 @@ Index find_column(const Table& table, const std::string& wanted) {
 void select_columns(Table& table, const std::string& list) {
   std::vector<Table::Column> chosen;
   std::vector<Index> taken;
-  for (std::size_t begin = 0; begin <= list.size();) {
-    const std::size_t end = std::min(list.find(',', begin), list.size());
-    const Index position = find_column(table, list.substr(begin, end - begin));
-    check(std::find(taken.begin(), taken.end(), position) == taken.end(), "--columns names '", list.substr(begin, end - begin),
-          "' twice");
+  for (const std::string& wanted : split_list(list)) {
+    const Index position = find_column(table, wanted);
+    check(std::find(taken.begin(), taken.end(), position) == taken.end(), "--columns names '", wanted, "' twice");
     taken.push_back(position);
-    begin = end + 1;
   }
   for (const Index position : taken) chosen.push_back(std::move(table.columns[static_cast<std::size_t>(position)]));
   table.columns = std::move(chosen);
 }
 
-void check_numeric(const Table& table, const std::string& path) {
+void check_numeric(const Table& table, const std::string& path, const std::vector<std::string>& allowed) {
   std::vector<std::string> numeric;
   const Table::Column* text = nullptr;
   for (const Table::Column& column : table.columns) {
     if (column.numeric) {
       numeric.push_back(column.name);
-    } else if (text == nullptr) {
+    } else if (text == nullptr && std::find(allowed.begin(), allowed.end(), column.name) == allowed.end()) {
       text = &column;
     }
   }
@@ -71,14 +70,17 @@ void check_numeric(const Table& table, const std::string& path) {
   while (row + 1 < text->text.size() && text->text[row].empty()) ++row;
   fail<DataError>(path, ": column '", text->name, "' holds text ('", text->text[row], "' in row ", row + 1,
                   "), and a score model takes numbers; ",
-                  numeric.empty() ? std::string("is the --delimiter right?") : "leave it out: --columns " + listed(numeric));
+                  numeric.empty() ? std::string("is the --delimiter right?")
+                                  : join("leave it out: --columns ", listed(numeric),
+                                         "; or learn each of its values' rows: --class ", text->name));
 }
 
 std::vector<std::size_t> whole_rows(const Table& table) {
   std::vector<std::size_t> rows;
   for (std::size_t r = 0; r < static_cast<std::size_t>(table.rows); ++r) {
-    const bool whole = std::none_of(table.columns.begin(), table.columns.end(),
-                                    [&](const Table::Column& column) { return std::isnan(column.numbers[r]); });
+    const bool whole = std::none_of(table.columns.begin(), table.columns.end(), [&](const Table::Column& column) {
+      return column.numeric ? std::isnan(column.numbers[r]) : column.text[static_cast<Index>(r)].empty();
+    });
     if (whole) rows.push_back(r);
   }
   return rows;
@@ -94,8 +96,14 @@ void handle_missing(Table& table, const std::string& path, const std::string& po
                    "); leave them out with --missing drop, or fill them in");
   check<DataError>(!rows.empty(), path, ": every row misses a value; choose other columns with --columns");
   for (Table::Column& column : table.columns) {
-    for (std::size_t i = 0; i < rows.size(); ++i) column.numbers[i] = column.numbers[rows[i]];
-    column.numbers.resize(rows.size());
+    if (column.numeric) {
+      for (std::size_t i = 0; i < rows.size(); ++i) column.numbers[i] = column.numbers[rows[i]];
+      column.numbers.resize(rows.size());
+      continue;
+    }
+    TextCells text;
+    for (const std::size_t r : rows) text.push_back(column.text[static_cast<Index>(r)]);
+    column.text = std::move(text);
   }
   table.rows = static_cast<Index>(rows.size());
   console.note(join("dropped ", dropped, dropped == 1 ? " row" : " rows", " with missing values"));
@@ -105,6 +113,7 @@ class CsvRows final : public RowWriter {
  public:
   CsvRows(const std::string& path, const std::vector<std::string>& header) : writer_(path, header) {}
   void append(ConstRows<double> rows) override { writer_.append(rows); }
+  void append(const Table& rows) override { writer_.append(rows); }
   void close() override { writer_.close(); }
 
  private:
@@ -114,6 +123,7 @@ class CsvRows final : public RowWriter {
 // The shape is known from the start, so rows can follow the header as they come.
 class NpyRows final : public RowWriter {
  public:
+  using RowWriter::append;
   NpyRows(const std::string& path, Index rows, Index cols) : file_(path) {
     const Index shape[] = {rows, cols};
     file_.write(detail::npy_header("<f8", shape));
@@ -130,6 +140,7 @@ class NpyRows final : public RowWriter {
 
 class NpzRows final : public RowWriter {
  public:
+  using RowWriter::append;
   NpzRows(std::string path, Index rows, Index cols) : path_(std::move(path)), values_(rows, cols) {}
   void append(ConstRows<double> rows) override {
     for (Index r = 0; r < rows.rows(); ++r) std::copy_n(rows.row(r).data(), rows.cols(), values_.row(filled_++).data());
@@ -175,15 +186,30 @@ Table read_table(const std::string& path, const TableArguments& arguments) {
   }
 }
 
-Table prepare_table(Table table, const std::string& path, const TableArguments& arguments, const Console& console) {
+Table prepare_table(Table table, const std::string& path, const TableArguments& arguments, const Console& console,
+                    const std::vector<std::string>& text) {
   if (!arguments.columns.empty()) select_columns(table, arguments.columns);
-  check_numeric(table, path);
+  check_numeric(table, path, text);
   handle_missing(table, path, arguments.missing, console);
   return table;
 }
 
 Table load_table(const std::string& path, const TableArguments& arguments, const Console& console) {
   return prepare_table(read_table(path, arguments), path, arguments, console);
+}
+
+std::string column_name(const Table& table, const std::string& wanted) {
+  return table.columns[static_cast<std::size_t>(find_column(table, wanted))].name;
+}
+
+std::vector<std::string> split_list(const std::string& list) {
+  std::vector<std::string> parts;
+  for (std::size_t begin = 0; begin <= list.size();) {
+    const std::size_t end = std::min(list.find(',', begin), list.size());
+    parts.push_back(list.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return parts;
 }
 
 std::string size_text(Index rows, Index cols) {

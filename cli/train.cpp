@@ -2,18 +2,17 @@
 // SPDX-License-Identifier: MIT
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <cmath>
-#include <limits>
 #include <memory>
-#include <optional>
 
+#include "tweedie/cli/network_options.h"
+#include "tweedie/cli/objective_options.h"
 #include "tweedie/cli/program.h"
 #include "tweedie/cli/tables.h"
+#include "tweedie/cli/validation.h"
 #include "tweedie/core/files/atomic_file.h"
 #include "tweedie/core/files/json.h"
-#include "tweedie/models/continuous_network.h"
+#include "tweedie/models/condition_code.h"
 #include "tweedie/models/datasets.h"
-#include "tweedie/models/score_network.h"
 #include "tweedie/models/table.h"
 #include "tweedie/models/trainer.h"
 
@@ -24,18 +23,13 @@ namespace {
 struct Arguments {
   Common common;
   TableArguments table;
+  NetworkArguments network;
+  ObjectiveArguments objective;
   std::string data, output, resume, history;
   bool no_standardise = false;
-  // the network
-  std::string net = "ncsn", prediction = "edm";
-  Index width = 256, depth = 4, levels = 20;
-  double sigma_min = 0, sigma_max = 0;  // 0: by the network and the data's scale
-  // the objective
-  std::string objective = "denoising", projection = "unit", weighting, sigma_sampling, process = "ve";
-  double sigma_data = 0, p_mean = 0, p_std = 1.2;  // 0: by the data
-  bool p_mean_given = false;
-  bool variance_reduced = false;
-  Index num_projections = 1;
+  // the conditions
+  std::string label, target;
+  double condition_dropout = .1;
   // the optimiser
   std::int64_t steps = 0, epochs = 0, warmup = 0, log_every = 0, checkpoint_every = 0;
   Index batch = 0;
@@ -43,80 +37,90 @@ struct Arguments {
   std::string schedule = "cosine", keep;
   std::function<void()> check_given;
   std::function<bool()> valid_fraction_given;
+
+  bool conditional() const { return !label.empty() || !target.empty(); }
 };
 
 constexpr double kFewestKept = 3;  // rows: fewer tell nothing, and a small table cannot spare them
 
 constexpr std::int64_t kDefaultSteps = 6000;
 
-Weighting weighting_of(const std::string& name) {
-  if (name == "plain") return Weighting::plain;
-  if (name == "edm") return Weighting::edm;
-  if (name == "v") return Weighting::v;
-  if (name == "likelihood") return Weighting::likelihood;
-  return Weighting::sigma_squared;
-}
-
-// The process of --process over the run's range of sigmas: what decides the likelihood weighting and --sigma-sampling process.
-Process process_of(const Arguments& a, double sigma_max) {
-  return a.process == "ve" ? ve(a.sigma_min, sigma_max) : a.process == "edm" ? edm(a.sigma_min, sigma_max) : process(a.process);
-}
-
-Objective objective_of(const Arguments& a, double sigma_max) {
-  const Weighting weighting = weighting_of(a.weighting);
-  if (a.objective == "flow_matching") return FlowMatching{};
-  if (a.objective == "explicit") return Explicit{weighting};
-  if (a.objective == "denoising") {
-    Objective denoising;
-    std::get<Denoising>(denoising).weighting = weighting;
-    std::get<Denoising>(denoising).sigma_data = a.sigma_data;
-    if (weighting == Weighting::likelihood) std::get<Denoising>(denoising).process = process_of(a, sigma_max);
-    return denoising;
-  }
-  const Projection projection = a.projection == "gaussian"     ? Projection::gaussian
-                                : a.projection == "rademacher" ? Projection::rademacher
-                                                               : Projection::unit;
-  return Sliced{projection, a.variance_reduced, a.num_projections, weighting};
-}
-
-SigmaSampling sampling_of(const Arguments& a, double sigma_max) {
-  if (a.sigma_sampling == "continuous") return SigmaSampling::continuous;
-  if (a.sigma_sampling == "lognormal") return SigmaSampling::lognormal(a.p_mean, a.p_std);
-  if (a.sigma_sampling == "process") return SigmaSampling::process(process_of(a, sigma_max));
-  if (a.sigma_sampling == "flow") return SigmaSampling::flow();
-  if (a.sigma_sampling == "levels") return SigmaSampling::levels;
-  return SigmaSampling::automatic;
-}
-
-// What is trained on: a table's scaled rows, or fresh draws.
+// What is trained on: a table's scaled rows with their conditions, or fresh draws.
 struct Source {
   std::string builtin;  // empty for a table
   TableCode code;
-  Matrix rows;  // (N, D) of a table
+  ConditionCode conditions;
+  Matrix rows;                       // (N, D) of a table; of fresh draws as many as its scale is measured by
+  std::vector<std::int32_t> labels;  // (N) or empty
+  Matrix covariates;                 // (N, C) or empty
 
   bool fresh() const { return !builtin.empty(); }
+  TrainingData data() const { return {rows, labels, covariates}; }
 };
 
-Source open_source(const Arguments& a) {
-  Source source;
-  source.builtin = builtin_name(a.data);
-  if (!source.fresh()) {
-    const Table table = load_table(a.data, a.table, a.common.console);
-    source.code = TableCode::fit(table, !a.no_standardise);
-    source.rows = source.code.encode(table);
-    check<DataError>(source.rows.rows() >= 2, a.data, " has one row; a distribution needs more to be learned");
-    for (const ColumnCode& column : source.code.columns()) {
-      if (column.constant() && !a.no_standardise) {
-        a.common.console.warn(
-            join("column '", column.name, "' is constant (", column.low, "); it is scaled by 1 and samples repeat it"));
-      }
-    }
-    return source;
+// Columns by name or number, as names.
+std::vector<std::string> target_columns(const Table& table, const std::string& list) {
+  std::vector<std::string> names;
+  for (const std::string& wanted : list.empty() ? std::vector<std::string>() : split_list(list)) {
+    names.push_back(column_name(table, wanted));
   }
+  return names;
+}
+
+void take_conditions(const Arguments& a, const Table& table, const std::vector<std::string>& targets, const std::string& label,
+                     Source& source) {
+  for (const std::string& name : targets) {
+    check<DataError>(table.columns[static_cast<std::size_t>(table.index(name))].numeric, a.data, ": column '", name,
+                     "' holds text, and --target takes numbers; --class ", name, " takes texts");
+  }
+  source.conditions = ConditionCode::fit(table, {.label = label, .covariates = targets, .standardise = !a.no_standardise});
+  source.labels = source.conditions.labels(table);
+  source.covariates = source.conditions.covariates(table);
+}
+
+Source open_table(const Arguments& a) {
+  Source source;
+  Table table = read_table(a.data, a.table);
+  const std::vector<std::string> targets = target_columns(table, a.target);
+  const std::string label = a.label.empty() ? std::string() : column_name(table, a.label);
+  std::vector<std::string> conditions = targets;
+  if (!label.empty()) conditions.push_back(label);
+  TableArguments arguments = a.table;
+  if (!arguments.columns.empty()) {  // they come besides
+    const std::vector<std::string> chosen = target_columns(table, arguments.columns);
+    for (const std::string& name : conditions) {
+      if (std::find(chosen.begin(), chosen.end(), name) == chosen.end()) arguments.columns += "," + name;
+    }
+  }
+  table = prepare_table(std::move(table), a.data, arguments, a.common.console, conditions);
+  if (a.conditional()) take_conditions(a, table, targets, label, source);
+  std::erase_if(table.columns, [&](const Table::Column& column) {
+    return std::find(conditions.begin(), conditions.end(), column.name) != conditions.end();
+  });
+  check(table.cols() > 0, "--class and --target take every column of ", a.data, "; leave some to be modelled");
+  source.code = TableCode::fit(table, !a.no_standardise);
+  source.rows = source.code.encode(table);
+  check<DataError>(source.rows.rows() >= 2, a.data, " has one row; a distribution needs more to be learned");
+  for (const ColumnCode& column : source.code.columns()) {
+    if (column.constant() && !a.no_standardise) {
+      a.common.console.warn(
+          join("column '", column.name, "' is constant (", column.low, "); it is scaled by 1 and samples repeat it"));
+    }
+  }
+  return source;
+}
+
+Source open_source(const Arguments& a) {
+  const std::string builtin = builtin_name(a.data);
+  if (builtin.empty()) return open_table(a);
   const std::vector<std::string>& names = datasets::names();
-  check(std::find(names.begin(), names.end(), source.builtin) != names.end() || source.builtin == "tutorial",
-        unknown("distribution", source.builtin, names));
+  check(std::find(names.begin(), names.end(), builtin) != names.end() || builtin == "tutorial",
+        unknown("distribution", builtin, names));
+  constexpr Index kDraws = 20000;
+  Source source;
+  source.builtin = builtin;
   source.code = TableCode::identity(2);
+  source.rows = datasets::make(builtin, kDraws, Rng{1});
   return source;
 }
 
@@ -128,41 +132,9 @@ FreshRows fresh_rows(const std::string& name, Rng rng) {
   };
 }
 
-// The values that depend on the network and the data, where none were given.
-void settle(Arguments& a, const Source& source) {
-  const bool unscaled = source.fresh() || a.no_standardise;
-  const bool ncsn = a.net == "ncsn";
-  if (a.sigma_min == 0) a.sigma_min = ncsn ? .05 : .01;
-  if (a.sigma_max == 0) a.sigma_max = ncsn ? (unscaled ? 10 : 4) : (unscaled ? 50 : 20);
-  if (a.sigma_data == 0) {
-    constexpr Index kDraws = 20000;
-    const Rng fixed{1};
-    a.sigma_data = data_deviation(source.fresh() ? datasets::make(source.builtin, kDraws, fixed) : source.rows);
-  }
-  if (a.weighting.empty()) a.weighting = "sigma2";
-  if (!a.p_mean_given) a.p_mean = -1.2 + std::log(a.sigma_data / .5);  // EDM's own are for data of deviation .5
-}
-
-std::unique_ptr<Network> make_net(const Arguments& a, Index dim, Rng rng) {
-  if (a.net == "ncsn") {
-    return std::make_unique<NoiseConditionalScoreNetwork>(
-        ScoreNetworkOptions{.data_dim = dim, .hidden_dim = a.width, .num_layers = a.depth},
-        NoiseLevels::geometric(a.sigma_max, a.sigma_min, a.levels), rng);
-  }
-  return std::make_unique<ContinuousScoreNetwork>(ContinuousNetworkOptions{.data_dim = dim,
-                                                                           .hidden_dim = a.width,
-                                                                           .num_layers = a.depth,
-                                                                           .architecture = architecture(a.net),
-                                                                           .parametrisation = parametrisation(a.prediction),
-                                                                           .sigma_min = a.sigma_min,
-                                                                           .sigma_max = a.sigma_max,
-                                                                           .sigma_data = a.sigma_data},
-                                                  rng);
-}
-
-TrainOptions train_options(const Arguments& a, const Source& source, double sigma_max) {
+TrainOptions train_options(const Arguments& a, const Source& source) {
   TrainOptions o;
-  o.objective = objective_of(a, sigma_max);
+  o.objective = objective_of(a.objective, a.network);
   o.epochs = a.epochs;
   o.steps = a.epochs > 0 ? 0 : a.steps > 0 ? a.steps : kDefaultSteps;
   o.batch = a.batch > 0 ? a.batch : source.fresh() ? 512 : std::min<Index>(256, source.rows.rows());
@@ -173,7 +145,8 @@ TrainOptions train_options(const Arguments& a, const Source& source, double sigm
   o.clip_norm = a.clip_norm;
   o.ema = a.ema;
   o.ema_warmup = a.ema > 0;
-  o.sigma_sampling = sampling_of(a, sigma_max);
+  o.sigma_sampling = sampling_of(a.objective, a.network);
+  o.condition_dropout = a.conditional() ? a.condition_dropout : 0;
   o.valid_fraction = source.fresh() ? 0 : a.valid_fraction;
   if (!a.valid_fraction_given() && static_cast<double>(source.rows.rows()) * o.valid_fraction < kFewestKept) o.valid_fraction = 0;
   const std::int64_t updates = a.epochs > 0 ? std::max<std::int64_t>(1, a.epochs * source.rows.rows() / o.batch) : o.steps;
@@ -185,113 +158,6 @@ TrainOptions train_options(const Arguments& a, const Source& source, double sigm
   o.cancel = &interrupted();
   return o;
 }
-
-// The averaged weights at the lowest validation loss.
-struct Best {
-  std::vector<float> weights;
-  double valid_loss = std::numeric_limits<double>::infinity();
-  std::int64_t step = 0;
-
-  void store(Checkpoint& file, const ParameterLayout& layout) const {
-    if (weights.empty()) return;
-    file.set_parameters("best.", layout, weights);
-    file.metadata["best.valid_loss"] = join(valid_loss);
-    file.metadata["best.step"] = join(step);
-  }
-  void load(const Checkpoint& file, const ParameterLayout& layout) {
-    if (!file.has_prefix("best.")) return;
-    weights.resize(static_cast<std::size_t>(layout.size()));
-    file.get_parameters("best.", layout, weights);
-    const auto loss = file.metadata.find("best.valid_loss"), at = file.metadata.find("best.step");
-    check<ModelFileError>(loss != file.metadata.end() && at != file.metadata.end(),
-                          "the file holds best weights and not their step and loss");
-    valid_loss = std::strtod(loss->second.c_str(), nullptr);
-    step = std::strtoll(at->second.c_str(), nullptr, 10);
-  }
-};
-
-// The objective on the rows kept apart, at every noise level and with several draws of the noise: with so few rows a single draw
-// each, as the trainer's own validation takes, is too noisy to tell which weights are best.
-class Validation {
- public:
-  Validation(const Trainer& trainer, const Source& source, const Network& net, const TrainOptions& options, const Rng& rng)
-      : trainer_(trainer), source_(source), net_(net), options_(options), rng_(rng) {
-    if (trainer.validation_rows().empty()) return;
-    engine_ = make_training_step(net, options.objective, options.device, options.precision, options.engine);
-  }
-
-  double loss() {
-    const std::span<const std::int64_t> kept = trainer_.validation_rows();
-    // A network that takes any sigma is looked at in 20 levels over its range.
-    const NoiseLevels levels =
-        net_.levels() != nullptr ? *net_.levels() : NoiseLevels::geometric(net_.sigma_max(), net_.sigma_min(), 20);
-    const Index rows = static_cast<Index>(kept.size()), total = rows * levels.size() * draws(rows);
-    double sum = 0;
-    for (Index first = 0; first < total; first += kChunk) {
-      const Index n = std::min(kChunk, total - first);
-      fill(first, n, kept, levels);
-      losses_.resize(static_cast<std::size_t>(n));
-      sum += engine_->loss(trainer_.ema_parameters(), batch_, losses_) * static_cast<double>(n);
-    }
-    return sum / static_cast<double>(total);
-  }
-
- private:
-  static constexpr Index kChunk = 2048;
-  // Enough for about 4000 evaluations over 30 levels.
-  static Index draws(Index rows) { return std::clamp<Index>(128 / std::max<Index>(rows, 1), 1, 8); }
-
-  // Entry i is row i mod rows at level (i / rows) mod L.
-  void fill(Index first, Index n, std::span<const std::int64_t> kept, const NoiseLevels& levels) {
-    const Index dim = source_.rows.cols();
-    if (batch_.x.rows() != n) {
-      batch_ = Batch();
-      batch_.x = Matrix(n, dim);
-      batch_.eps = Matrix(n, dim);
-      batch_.sigma = Buffer<float>(n);
-      if (net_.levels() != nullptr) batch_.level = Buffer<std::int32_t>(n);
-    }
-    rng_.normals<float>(Purpose::perturb, 0, static_cast<std::uint64_t>(first), batch_.eps);
-    for (Index b = 0; b < n; ++b) {
-      const Index row = kept[static_cast<std::size_t>((first + b) % static_cast<Index>(kept.size()))];
-      const Index level = (first + b) / static_cast<Index>(kept.size()) % levels.size();
-      batch_.sigma[b] = static_cast<float>(levels[level]);
-      if (net_.levels() != nullptr) batch_.level[b] = static_cast<std::int32_t>(level);
-      for (Index c = 0; c < dim; ++c) batch_.x(b, c) = source_.rows(row, c) + batch_.sigma[b] * batch_.eps(b, c);
-    }
-    draw_directions(options_.objective, rng_, {.first_row = static_cast<std::uint64_t>(first)}, batch_);
-  }
-
-  const Trainer& trainer_;
-  const Source& source_;
-  const Network& net_;
-  const TrainOptions& options_;
-  Rng rng_;
-  std::unique_ptr<TrainingEngine> engine_;
-  Batch batch_;
-  std::vector<float> losses_;
-};
-
-class History {
- public:
-  void add(const TrainingStep& s) {
-    const double valid = s.has_valid_loss ? s.valid_loss : std::numeric_limits<double>::quiet_NaN();
-    for (const double value :
-         {static_cast<double>(s.step), s.epoch, s.loss, s.smoothed_loss, valid, s.learning_rate, s.gradient_norm, s.seconds}) {
-      values_.push_back(value);
-    }
-  }
-  void write(const std::string& path) const {
-    if (path.empty()) return;
-    const std::vector<std::string> names = {"step",       "epoch",         "loss",          "smoothed_loss",
-                                            "valid_loss", "learning_rate", "gradient_norm", "seconds"};
-    const Index cols = static_cast<Index>(names.size());
-    write_csv(output_path(path), names, ConstRows<double>(values_.data(), static_cast<Index>(values_.size()) / cols, cols));
-  }
-
- private:
-  std::vector<double> values_;
-};
 
 // A path that cannot be written is said before hours of training, not after.
 void check_writable(const std::string& path) {
@@ -328,10 +194,11 @@ int run_train(Arguments a) {
   begin(common, join("training on ", a.data));
   check_writable(a.output);
   const Source source = open_source(a);
-  settle(a, source);
-  const TrainOptions base = train_options(a, source, a.sigma_max);
+  settle(a.network, source.rows, source.fresh() || a.no_standardise);
+  const TrainOptions base = train_options(a, source);
   Rng rng = common.rng();
-  const std::unique_ptr<Network> network = make_net(a, source.code.dim(), rng.split());
+  const std::unique_ptr<Network> network =
+      build_network(a.network, source.rows, {source.conditions.num_classes(), source.conditions.covariate_dim()}, rng.split());
   Network& net = *network;
   const Rng stream = rng.split(), draws = rng.split(), validation_noise = rng.split();
 
@@ -341,10 +208,13 @@ int run_train(Arguments a) {
     if (!source.fresh()) source.code.store(file);
     file.metadata["train.source"] = a.data;
     file.metadata["train.seed"] = join(common.seed);
+    if (a.network.ncsnv2()) file.metadata["train.levels"] = "ncsnv2";
+    if (a.conditional()) file.metadata["train.condition_dropout"] = join(base.condition_dropout);
+    source.conditions.store(file);
     best.store(file, net.layout());
   };
   Trainer trainer = source.fresh() ? Trainer(net, fresh_rows(source.builtin, draws), options, stream)
-                                   : Trainer(net, source.rows, options, stream);
+                                   : Trainer(net, source.data(), options, stream);
   const bool validated = !trainer.validation_rows().empty();
   check(a.keep != "best" || validated, "--keep best needs rows kept apart: a table and --valid-fraction above 0");
   const bool keep_best = validated && a.keep != "last";
@@ -358,7 +228,7 @@ int run_train(Arguments a) {
                            net.layout().size(), " parameters, ", trainer.total_steps(), " steps of ", base.batch, ", ",
                            trainer.engine()));
 
-  Validation validation(trainer, source, net, options, validation_noise);
+  Validation validation(trainer, source.data(), net, options, validation_noise);
   Progress bar(common.console, "training");
   History history;
   TrainingStep last;
@@ -395,74 +265,21 @@ int run_train(Arguments a) {
   return finished ? 0 : 130;
 }
 
-void add_network_options(CLI::App& app, Arguments& a) {
-  const char* group = "Network";
-  app.add_option("--width,--hidden-dim", a.width, "Units of a hidden layer")->check(CLI::Range(1, 65536))->group(group);
-  app.add_option("--depth,--num-layers", a.depth, "Linear layers")->check(CLI::Range(2, 1000))->group(group);
-  app.add_option("--levels,--num-noise-levels", a.levels, "Noise levels, geometric from sigma-max to sigma-min (the chapter: 10)")
-      ->check(CLI::Range(1, 100000))
-      ->group(group);
-  app.add_option(
-         "--sigma-min", a.sigma_min,
-         "Smallest noise level, in deviations of the scaled data (default: ncsn .05, others .01; the chapter: .01, much below "
-         "the width of a small table's gaps)")
-      ->check(CLI::PositiveNumber)
-      ->group(group)
-      ->default_str("");
-  app.add_option("--sigma-max", a.sigma_max,
-                 "Largest noise level (default: ncsn 4 for scaled columns, else the chapter's 10; other networks 20 and 50)")
-      ->check(CLI::PositiveNumber)
-      ->group(group)
-      ->default_str("");
-  choose_from(app.add_option("--net,--network", a.net,
-                             "ncsn (the chapter's, discrete levels) | mlp | residual (any sigma, EDM's preconditioning)")
-                  ->group(group),
-              "network", {"ncsn", "mlp", "residual"});
-  choose_from(
-      app.add_option("--prediction", a.prediction, "mlp, residual: what the network's output is: edm | score | epsilon | x0 | v")
-          ->group(group),
-      "prediction", {"edm", "score", "epsilon", "x0", "v"});
-}
-
-std::vector<CLI::Option*> add_objective_options(CLI::App& app, Arguments& a) {
-  const char* group = "Objective";
-  choose_from(
-      app.add_option("--objective", a.objective, "denoising | explicit | sliced score matching | flow_matching")->group(group),
-      "objective", {"denoising", "explicit", "sliced", "flow_matching"});
-  choose_from(app.add_option("--weighting", a.weighting,
-                             "Weight of a row's squared error of sigma s (default: sigma2): "
-                             "sigma2 (1) | plain (1/sigma^2) | edm | v | likelihood "
-                             "(g^2, by --process); explicit and sliced take the first two")
-                  ->group(group)
-                  ->default_str(""),
-              "weighting", {"sigma2", "plain", "edm", "v", "likelihood"});
-  CLI::Option* sampling =
-      app.add_option("--sigma-sampling", a.sigma_sampling,
-                     "Training draws sigma from: levels | continuous (ln sigma uniform) | lognormal | process (t "
-                     "uniform in --process) | flow (default: what goes with network and objective)");
-  choose_from(sampling->group(group)->default_str(""), "sigma sampling",
-              {"levels", "continuous", "lognormal", "process", "flow"});
-  choose_from(
-      app.add_option("--process", a.process, "ve | vp | sub_vp | edm, for --weighting likelihood and --sigma-sampling process")
-          ->group(group),
-      "process", {"ve", "vp", "sub_vp", "edm"});
-  app.add_option("--sigma-data", a.sigma_data,
-                 "Deviation of the data for EDM's preconditioning and weighting (default: measured)")
-      ->check(CLI::PositiveNumber)
-      ->group(group)
-      ->default_str("");
-  app.add_option("--p-mean", a.p_mean,
-                 "lognormal: mean of ln sigma (default: EDM's -1.2 for data of deviation .5, moved with it)")
-      ->group(group)
-      ->default_str("");
-  app.add_option("--p-std", a.p_std, "lognormal: deviation of ln sigma")->check(CLI::PositiveNumber)->group(group);
-  CLI::Option* projection = app.add_option("--projection", a.projection, "Sliced: directions unit | gaussian | rademacher");
-  choose_from(projection, "projection", {"unit", "gaussian", "rademacher"});
-  std::vector<CLI::Option*> sliced = {
-      projection, app.add_flag("--variance-reduced", a.variance_reduced, "Sliced: 1/2 |s|^2 in place of 1/2 (v.s)^2"),
-      app.add_option("--num-projections", a.num_projections, "Sliced: directions per row")->check(CLI::Range(1, 100000))};
-  for (CLI::Option* option : sliced) option->group(group);
-  return sliced;
+std::vector<CLI::Option*> add_condition_options(CLI::App& app, Arguments& a) {
+  const char* group = "Conditions (--net mlp, residual or energy)";
+  std::vector<CLI::Option*> options = {
+      app.add_option("--class", a.label,
+                     "A column of classes, texts or numbers: the other columns are learned given each class, and `sample --class "
+                     "VALUE` draws from one"),
+      app.add_option("--target", a.target,
+                     "Columns of numbers that the others are learned given (by name or number, separated by commas): `sample "
+                     "--given name=value`"),
+      app.add_option("--condition-dropout", a.condition_dropout,
+                     "Part of the rows that train without their condition, so that `sample --guidance` has the score without")
+          ->check(CLI::Range(0., 1.))};
+  for (CLI::Option* option : {options[0], options[1]}) option->default_str("");
+  for (CLI::Option* option : options) option->group(group);
+  return options;
 }
 
 std::vector<CLI::Option*> add_run_options(CLI::App& app, Arguments& a) {
@@ -523,7 +340,9 @@ Command train_command(CLI::App& program) {
                       listed(datasets::names()) + ")")
       ->required();
   app->add_option("-o,--output", a->output, "The model file, MODEL.safetensors")->required();
-  const std::vector<CLI::Option*> sliced = (add_network_options(*app, *a), add_objective_options(*app, *a));
+  add_network_options(*app, a->network);
+  add_objective_options(*app, a->objective);
+  const std::vector<CLI::Option*> conditions = add_condition_options(*app, *a);
   const std::vector<CLI::Option*> table_only = add_run_options(*app, *a);
   add_table_options(*app, a->table);
   app->add_flag("--no-standardise", a->no_standardise, "Take the columns as they are; sigmas are then in their units")
@@ -535,18 +354,20 @@ Command train_command(CLI::App& program) {
       "taken as they are. Ctrl-C saves a checkpoint that --resume goes on from.\n"
       "Examples:\n"
       "  tweedie train faithful.csv --columns eruptions,waiting -o faithful.safetensors\n"
+      "  tweedie train iris.csv --class species --net mlp -o flowers.safetensors\n"
       "  tweedie train builtin:three_gaussians --width 256 --sigma-max 10 --sigma-min .01 --levels 30 -o mixture.safetensors");
-  a->check_given = [app, arguments = a.get(), sliced, table_only] {
-    const bool ncsn = arguments->net == "ncsn";
-    arguments->p_mean_given = app->get_option("--p-mean")->count() > 0;
-    check(!ncsn || app->get_option("--prediction")->count() == 0, "--prediction belongs to --net mlp and residual");
-    check(ncsn || app->get_option("--levels")->count() == 0, "--levels belongs to --net ncsn; ", arguments->net,
-          " takes any sigma");
-    for (const CLI::Option* option : sliced) {
-      check(arguments->objective == "sliced" || option->count() == 0, option->get_name(), " belongs to --objective sliced");
+  a->check_given = [app, arguments = a.get(), conditions, table_only] {
+    arguments->objective.p_mean_given = app->get_option("--p-mean")->count() > 0;
+    check_network_options(*app, arguments->network);
+    check_objective_options(*app, arguments->objective, arguments->network);
+    for (const CLI::Option* option : conditions) {
+      check(option->count() == 0 || !arguments->network.ncsn(), option->get_name(),
+            " needs a network that can be conditioned; take --net mlp, residual or energy");
+      check(option->count() == 0 || arguments->conditional(), option->get_name(), " belongs to --class or --target");
     }
     if (builtin_name(arguments->data).empty()) return;
     std::vector<const CLI::Option*> refused(table_only.begin(), table_only.end());
+    refused.insert(refused.end(), conditions.begin(), conditions.end());
     for (const char* name : {"--columns", "--missing", "--delimiter", "--array", "--no-standardise"}) {
       refused.push_back(app->get_option(name));
     }

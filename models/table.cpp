@@ -6,7 +6,7 @@
 #include <cmath>
 #include <limits>
 
-#include "tweedie/core/files/json.h"
+#include "tweedie/models/detail/metadata.h"
 
 namespace tweedie {
 
@@ -63,25 +63,6 @@ double rounded(double value, double std) {
   const double scaled = value * scale;
   if (!std::isfinite(scaled) || std::abs(scaled) > 9e15) return value;
   return std::nearbyint(scaled) / scale;
-}
-
-std::string json_array(const std::vector<std::string>& texts) {
-  JsonWriter json;
-  json.begin_array();
-  for (const std::string& text : texts) json.value(text);
-  json.end_array();
-  return json.text();
-}
-
-std::vector<std::string> parse_array(const Checkpoint& checkpoint, const std::string& key) {
-  const auto found = checkpoint.metadata.find(key);
-  check<ModelFileError>(found != checkpoint.metadata.end(), "the metadata has data.mean and no '", key, "'");
-  JsonReader json(found->second, "metadata '" + key + "'");
-  std::vector<std::string> texts;
-  json.begin_array();
-  while (json.next_element()) texts.push_back(json.string());
-  json.finish();
-  return texts;
 }
 
 }  // namespace
@@ -154,7 +135,7 @@ MatrixD TableCode::decode(ConstRows<float> scaled) const {
   return values;
 }
 
-void TableCode::store(Checkpoint& checkpoint) const {
+void TableCode::store(Checkpoint& checkpoint, const std::string& prefix) const {
   std::vector<double> mean, std, low, high;
   std::vector<std::string> names, kinds;
   for (const ColumnCode& column : columns_) {
@@ -165,22 +146,22 @@ void TableCode::store(Checkpoint& checkpoint) const {
     names.push_back(column.name);
     kinds.emplace_back(kKindNames[static_cast<int>(column.kind)]);
   }
-  checkpoint.set("data.mean", {dim()}, mean);
-  checkpoint.set("data.std", {dim()}, std);
-  checkpoint.set("data.low", {dim()}, low);
-  checkpoint.set("data.high", {dim()}, high);
-  checkpoint.metadata["columns.names"] = json_array(names);
-  checkpoint.metadata["columns.kinds"] = json_array(kinds);
-  checkpoint.metadata["columns.header"] = has_header_ ? "true" : "false";
+  checkpoint.set(prefix + "data.mean", {dim()}, mean);
+  checkpoint.set(prefix + "data.std", {dim()}, std);
+  checkpoint.set(prefix + "data.low", {dim()}, low);
+  checkpoint.set(prefix + "data.high", {dim()}, high);
+  checkpoint.metadata[prefix + "columns.names"] = detail::json_array(names);
+  checkpoint.metadata[prefix + "columns.kinds"] = detail::json_array(kinds);
+  checkpoint.metadata[prefix + "columns.header"] = has_header_ ? "true" : "false";
 }
 
-TableCode TableCode::load(const Checkpoint& checkpoint, Index dim) {
-  if (!checkpoint.has("data.mean")) return identity(dim);
-  const std::vector<double> mean = checkpoint.get("data.mean", {dim}), std = checkpoint.get("data.std", {dim});
-  const std::vector<double> low = checkpoint.get("data.low", {dim}), high = checkpoint.get("data.high", {dim});
-  const std::vector<std::string> names = parse_array(checkpoint, "columns.names");
-  const std::vector<std::string> kinds = parse_array(checkpoint, "columns.kinds");
-  const auto header = checkpoint.metadata.find("columns.header");
+TableCode TableCode::load(const Checkpoint& checkpoint, Index dim, const std::string& prefix) {
+  if (!checkpoint.has(prefix + "data.mean")) return identity(dim);
+  const std::vector<double> mean = checkpoint.get(prefix + "data.mean", {dim}), std = checkpoint.get(prefix + "data.std", {dim});
+  const std::vector<double> low = checkpoint.get(prefix + "data.low", {dim}), high = checkpoint.get(prefix + "data.high", {dim});
+  const std::vector<std::string> names = detail::metadata_array(checkpoint, prefix + "columns.names");
+  const std::vector<std::string> kinds = detail::metadata_array(checkpoint, prefix + "columns.kinds");
+  const auto header = checkpoint.metadata.find(prefix + "columns.header");
   const std::size_t n = static_cast<std::size_t>(dim);
   check<ModelFileError>(names.size() == n && kinds.size() == n, "the metadata names ", names.size(), " columns of ", kinds.size(),
                         " kinds, the network has ", dim);

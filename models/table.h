@@ -52,9 +52,10 @@ class TWEEDIE_API TableCode {
   /// back exactly; other values keep six digits below their standard deviation, which is what a float network resolves.
   MatrixD decode(ConstRows<float> scaled) const;
 
-  void store(Checkpoint& checkpoint) const;
+  /// `prefix` goes before the names above: a file may hold the code of more than one table.
+  void store(Checkpoint& checkpoint, const std::string& prefix = {}) const;
   /// identity(dim) when the file holds no code. Throws ModelFileError for one that is damaged or of another width.
-  static TableCode load(const Checkpoint& checkpoint, Index dim);
+  static TableCode load(const Checkpoint& checkpoint, Index dim, const std::string& prefix = {});
 
  private:
   std::vector<ColumnCode> columns_;
