@@ -98,7 +98,7 @@ Source open_table(const Arguments& a) {
     return std::find(conditions.begin(), conditions.end(), column.name) != conditions.end();
   });
   check(table.cols() > 0, "--class and --target take every column of ", a.data, "; leave some to be modelled");
-  source.code = TableCode::fit(table, !a.no_standardise);
+  source.code = TableCode::fit(table, a.no_standardise ? Scaling::none : Scaling::standardise);
   source.rows = source.code.encode(table);
   check<DataError>(source.rows.rows() >= 2, a.data, " has one row; a distribution needs more to be learned");
   for (const ColumnCode& column : source.code.columns()) {

@@ -63,7 +63,9 @@ ConditionCode ConditionCode::fit(const Table& table, const Choice& choice) {
     check(std::count(chosen.begin(), chosen.end(), chosen[i]) == 1, "ConditionCode::fit: column '", chosen[i],
           "' is chosen twice; it is either the classes or a covariate");
   }
-  if (!choice.covariates.empty()) code.covariates_ = TableCode::fit(part_of(table, choice.covariates), choice.standardise);
+  if (!choice.covariates.empty())
+    code.covariates_ =
+        TableCode::fit(part_of(table, choice.covariates), choice.standardise ? Scaling::standardise : Scaling::none);
   if (choice.label.empty()) return code;
 
   const Table::Column& column = column_of(table, choice.label);

@@ -4,9 +4,11 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <functional>
 #include <limits>
 
 #include "tweedie/models/detail/metadata.h"
+#include "tweedie/models/sigma_sampling.h"
 
 namespace tweedie {
 
@@ -29,7 +31,34 @@ double finite(const Table::Column& column, std::size_t row) {
   return value;
 }
 
-ColumnCode fit_column(const Table::Column& column, bool standardise) {
+constexpr std::size_t kMostKnots = 1000;
+
+double normal_score(double p) { return p <= .5 ? normal_quantile_lower(p) : -normal_quantile_lower(1 - p); }
+
+// Normal scores of the mid-ranks of a column's distinct values, with mean 0 and deviation 1 over all of its values.
+void fit_quantiles(std::vector<double> sorted, ColumnCode& code) {
+  std::sort(sorted.begin(), sorted.end());
+  const auto n = static_cast<double>(sorted.size());
+  std::vector<double> values, scores;
+  double mean = 0, squares = 0;
+  for (std::size_t begin = 0, end = 0; begin < sorted.size(); begin = end) {
+    while (end < sorted.size() && sorted[end] == sorted[begin]) ++end;
+    values.push_back(sorted[begin]);
+    scores.push_back(normal_score(.5 * static_cast<double>(begin + end) / n));
+    const double share = static_cast<double>(end - begin) / n;
+    mean += share * scores.back();
+    squares += share * scores.back() * scores.back();
+  }
+  const double deviation = std::max(std::sqrt(squares - mean * mean), (scores.back() - scores.front()) / 10);
+  const std::size_t knots = std::min(kMostKnots, values.size());
+  for (std::size_t k = 0; k < knots; ++k) {
+    const std::size_t i = k * (values.size() - 1) / (knots - 1);
+    code.values.push_back(values[i]);
+    code.scores.push_back((scores[i] - mean) / deviation);
+  }
+}
+
+ColumnCode fit_column(const Table::Column& column, Scaling scaling) {
   ColumnCode code{.name = numeric(column).name};
   const std::size_t n = column.numbers.size();
   code.low = code.high = finite(column, 0);
@@ -45,7 +74,7 @@ ColumnCode fit_column(const Table::Column& column, bool standardise) {
     squares += step * (value - mean);
   }
   code.kind = whole ? ColumnKind::integer : ColumnKind::continuous;
-  if (standardise) {
+  if (scaling != Scaling::none) {
     const double deviation = std::sqrt(squares / static_cast<double>(n));
     code.mean = code.constant() ? code.low : mean;
     // A column that is nearly always the same but for far outliers would put these tens of deviations away, where no noise level
@@ -54,6 +83,7 @@ ColumnCode fit_column(const Table::Column& column, bool standardise) {
     check<DataError>(std::isfinite(code.mean) && std::isfinite(code.std), "column '", column.name,
                      "' has values too large to standardise (", code.low, " to ", code.high, "); rescale it");
   }
+  if (scaling == Scaling::quantile && !code.constant()) fit_quantiles(column.numbers, code);
   return code;
 }
 
@@ -67,12 +97,34 @@ double rounded(double value, double std) {
 
 }  // namespace
 
-TableCode TableCode::fit(const Table& table, bool standardise) {
+double ColumnCode::scaled(double value) const {
+  if (values.empty()) return (value - mean) / std;
+  if (value <= values.front()) return scores.front() + (value - values.front()) / std;
+  if (value >= values.back()) return scores.back() + (value - values.back()) / std;
+  const auto i = static_cast<std::size_t>(std::upper_bound(values.begin(), values.end(), value) - values.begin());
+  return std::lerp(scores[i - 1], scores[i], (value - values[i - 1]) / (values[i] - values[i - 1]));
+}
+
+double ColumnCode::unscaled(double z) const {
+  if (values.empty()) return mean + std * z;
+  if (z <= scores.front()) return values.front() + std * (z - scores.front());
+  if (z >= scores.back()) return values.back() + std * (z - scores.back());
+  const auto i = static_cast<std::size_t>(std::upper_bound(scores.begin(), scores.end(), z) - scores.begin());
+  return std::lerp(values[i - 1], values[i], (z - scores[i - 1]) / (scores[i] - scores[i - 1]));
+}
+
+double ColumnCode::slope(double z) const {
+  if (values.empty() || z < scores.front() || z >= scores.back()) return 1 / std;
+  const auto i = static_cast<std::size_t>(std::upper_bound(scores.begin(), scores.end(), z) - scores.begin());
+  return (scores[i] - scores[i - 1]) / (values[i] - values[i - 1]);
+}
+
+TableCode TableCode::fit(const Table& table, Scaling scaling) {
   check(table.cols() > 0 && table.rows > 0, "TableCode::fit: the table is ", table.rows, " x ", table.cols(),
         "; it has no cells");
   TableCode code;
   code.has_header_ = table.has_header;
-  for (const Table::Column& column : table.columns) code.columns_.push_back(fit_column(column, standardise));
+  for (const Table::Column& column : table.columns) code.columns_.push_back(fit_column(column, scaling));
   return code;
 }
 
@@ -81,6 +133,19 @@ TableCode TableCode::identity(Index dim) {
   for (Index c = 0; c < dim; ++c) {
     const double infinity = HUGE_VAL;
     code.columns_.push_back({.name = join("x", c + 1), .low = -infinity, .high = infinity});
+  }
+  return code;
+}
+
+bool TableCode::affine() const {
+  return std::all_of(columns_.begin(), columns_.end(), [](const ColumnCode& column) { return column.values.empty(); });
+}
+
+TableCode TableCode::standardised() const {
+  TableCode code = *this;
+  for (ColumnCode& column : code.columns_) {
+    column.values.clear();
+    column.scores.clear();
   }
   return code;
 }
@@ -109,7 +174,7 @@ Matrix TableCode::encode(const Table& table, bool keep_missing) const {
         scaled(r, c) = std::numeric_limits<float>::quiet_NaN();
         continue;
       }
-      scaled(r, c) = static_cast<float>((finite(column, static_cast<std::size_t>(r)) - code.mean) / code.std);
+      scaled(r, c) = static_cast<float>(code.scaled(finite(column, static_cast<std::size_t>(r))));
       check<DataError>(std::isfinite(scaled(r, c)), "column '", column.name, "', row ", r + 1, " is too large for a float");
     }
   }
@@ -122,7 +187,7 @@ MatrixD TableCode::decode(ConstRows<float> scaled) const {
   for (Index c = 0; c < dim(); ++c) {
     const ColumnCode& code = columns_[static_cast<std::size_t>(c)];
     for (Index r = 0; r < scaled.rows(); ++r) {
-      const double value = code.mean + code.std * static_cast<double>(scaled(r, c));
+      const double value = code.unscaled(static_cast<double>(scaled(r, c)));
       if (code.constant()) {
         values(r, c) = code.low;
       } else if (code.kind == ColumnKind::integer) {
@@ -133,6 +198,18 @@ MatrixD TableCode::decode(ConstRows<float> scaled) const {
     }
   }
   return values;
+}
+
+std::vector<double> TableCode::log_jacobian(ConstRows<float> scaled) const {
+  check(scaled.cols() == dim(), "TableCode::log_jacobian: the rows are ", shape(scaled), ", the table has ", dim(), " columns");
+  std::vector<double> sums(static_cast<std::size_t>(scaled.rows()));
+  for (Index r = 0; r < scaled.rows(); ++r) {
+    for (Index c = 0; c < dim(); ++c) {
+      sums[static_cast<std::size_t>(r)] +=
+          std::log(columns_[static_cast<std::size_t>(c)].slope(static_cast<double>(scaled(r, c))));
+    }
+  }
+  return sums;
 }
 
 void TableCode::store(Checkpoint& checkpoint, const std::string& prefix) const {
@@ -150,9 +227,47 @@ void TableCode::store(Checkpoint& checkpoint, const std::string& prefix) const {
   checkpoint.set(prefix + "data.std", {dim()}, std);
   checkpoint.set(prefix + "data.low", {dim()}, low);
   checkpoint.set(prefix + "data.high", {dim()}, high);
+  if (!affine()) {
+    std::vector<double> counts, values, scores;
+    for (const ColumnCode& column : columns_) {
+      counts.push_back(static_cast<double>(column.values.size()));
+      values.insert(values.end(), column.values.begin(), column.values.end());
+      scores.insert(scores.end(), column.scores.begin(), column.scores.end());
+    }
+    const auto total = static_cast<Index>(values.size());
+    checkpoint.set(prefix + "data.quantile_counts", {dim()}, counts);
+    checkpoint.set(prefix + "data.quantile_values", {total}, values);
+    checkpoint.set(prefix + "data.quantile_scores", {total}, scores);
+  }
   checkpoint.metadata[prefix + "columns.names"] = detail::json_array(names);
   checkpoint.metadata[prefix + "columns.kinds"] = detail::json_array(kinds);
   checkpoint.metadata[prefix + "columns.header"] = has_header_ ? "true" : "false";
+}
+
+void TableCode::load_quantiles(const Checkpoint& checkpoint, const std::string& prefix) {
+  const std::vector<double> counts = checkpoint.get(prefix + "data.quantile_counts", {dim()});
+  double total = 0;
+  for (const double count : counts) {
+    check<ModelFileError>(count == 0 || (count >= 2 && count <= static_cast<double>(kMostKnots) && count == std::floor(count)),
+                          "data.quantile_counts holds ", count, "; a column has 0 or from 2 to ", kMostKnots, " knots");
+    total += count;
+  }
+  const std::vector<double> values = checkpoint.get(prefix + "data.quantile_values", {static_cast<Index>(total)});
+  const std::vector<double> scores = checkpoint.get(prefix + "data.quantile_scores", {static_cast<Index>(total)});
+  const auto increasing = [](const std::vector<double>& v) {
+    return std::all_of(v.begin(), v.end(), [](double x) { return std::isfinite(x); }) &&
+           std::adjacent_find(v.begin(), v.end(), std::greater_equal<>()) == v.end();
+  };
+  std::ptrdiff_t first = 0;
+  for (std::size_t c = 0; c < counts.size(); ++c) {
+    const auto last = first + static_cast<std::ptrdiff_t>(counts[c]);
+    ColumnCode& column = columns_[c];
+    column.values.assign(values.begin() + first, values.begin() + last);
+    column.scores.assign(scores.begin() + first, scores.begin() + last);
+    check<ModelFileError>(increasing(column.values) && increasing(column.scores), "column '", column.name,
+                          "' has quantiles that do not increase; no table gives that");
+    first = last;
+  }
 }
 
 TableCode TableCode::load(const Checkpoint& checkpoint, Index dim, const std::string& prefix) {
@@ -179,6 +294,7 @@ TableCode TableCode::load(const Checkpoint& checkpoint, Index dim, const std::st
                           high[c], "; no table gives that");
     code.columns_.push_back({names[c], static_cast<ColumnKind>(kind - std::begin(kKindNames)), mean[c], std[c], low[c], high[c]});
   }
+  if (checkpoint.has(prefix + "data.quantile_counts")) code.load_quantiles(checkpoint, prefix);
   return code;
 }
 

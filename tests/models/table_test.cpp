@@ -52,7 +52,7 @@ TEST_CASE("fit: means, deviations (divided by n), kinds and ranges") {
   CHECK(code.columns()[2].constant());
   CHECK(code.columns()[2].std == 1);
   CHECK(code.header() == std::vector<std::string>{"a", "b", "c"});
-  const TableCode plain = TableCode::fit(make_table({"a", "b", "c"}, kValues), false);
+  const TableCode plain = TableCode::fit(make_table({"a", "b", "c"}, kValues), Scaling::none);
   CHECK(plain.columns()[1].mean == 0);
   CHECK(plain.columns()[1].std == 1);
 }
@@ -182,4 +182,114 @@ TEST_CASE("a model without a table is taken as it is; a damaged code is refused"
   broken([](Checkpoint& f) { f.set("data.mean", {3}, std::vector<double>{1, std::nan(""), 1}); });
   broken([](Checkpoint& f) { f.set("data.low", {3}, std::vector<double>{1, 1e9, 1}); });
   broken([](Checkpoint& f) { f.set("data.mean", {2}, std::vector<double>{1, 2}); });
+}
+
+namespace {
+
+// Skewed, with ties; integers; a column of mostly one value with rare far ones; a constant.
+MatrixD skewed_values(Index rows) {
+  MatrixD values(rows, 4);
+  for (Index r = 0; r < rows; ++r) {
+    const double u = (static_cast<double>(r) + .5) / static_cast<double>(rows);
+    values(r, 0) = std::exp(3 * u) + (r % 3 == 0 ? 0 : .25);
+    values(r, 1) = std::floor(7 * u * u);
+    values(r, 2) = r % 300 == 50 ? 16 : 0;
+    values(r, 3) = 4;
+  }
+  return values;
+}
+
+}  // namespace
+
+TEST_CASE("quantile scaling: scores of mean 0 and deviation 1, increasing with the value, and the way back") {
+  const Table table = make_table({"skewed", "count", "rare", "same"}, skewed_values(600));
+  const TableCode code = TableCode::fit(table, Scaling::quantile);
+  CHECK_FALSE(code.affine());
+  CHECK(TableCode::fit(table).affine());
+  const Matrix scaled = code.encode(table);
+  for (Index c = 0; c < 2; ++c) {
+    double mean = 0, square = 0;
+    for (Index r = 0; r < 600; ++r) {
+      mean += static_cast<double>(scaled(r, c)) / 600;
+      square += static_cast<double>(scaled(r, c)) * static_cast<double>(scaled(r, c)) / 600;
+    }
+    CHECK(std::abs(mean) < 1e-6);
+    CHECK(square == doctest::Approx(1).epsilon(1e-6));
+  }
+  CHECK(scaled(50, 2) - scaled(1, 2) == doctest::Approx(10).epsilon(1e-6));  // rare: the range is ten units
+  CHECK(scaled(0, 3) == 0);
+  const MatrixD back = code.decode(scaled);
+  for (Index r = 0; r < 600; ++r) {
+    CHECK(back(r, 0) == doctest::Approx(skewed_values(600)(r, 0)).epsilon(1e-5));
+    for (Index c = 1; c < 4; ++c) CHECK(back(r, c) == skewed_values(600)(r, c));
+  }
+  // Every second of 2,000 distinct values is a knot, and what lies between is as near as that.
+  MatrixD many(2000, 1);
+  for (Index r = 0; r < 2000; ++r) many(r, 0) = std::exp(static_cast<double>(r) / 200);
+  const TableCode dense = TableCode::fit(make_table({"x"}, many), Scaling::quantile);
+  CHECK(dense.columns()[0].values.size() == 1000);
+  CHECK(dense.columns()[0].values.front() == 1);
+  CHECK(dense.columns()[0].values.back() == many(1999, 0));
+}
+
+TEST_CASE("quantile scaling: a normal column is left as standardising leaves it") {
+  MatrixD values(4000, 1);
+  for (Index r = 0; r < 4000; ++r) {  // its quantiles
+    double low = -8, high = 8;
+    const double p = (static_cast<double>(r) + .5) / 4000;
+    for (int i = 0; i < 60; ++i) (.5 * std::erfc(-.5 * (low + high) / std::sqrt(2.)) < p ? low : high) = .5 * (low + high);
+    values(r, 0) = 5 + 2 * low;
+  }
+  const Table table = make_table({"x"}, values);
+  const Matrix scores = TableCode::fit(table, Scaling::quantile).encode(table), plain = TableCode::fit(table).encode(table);
+  for (Index r = 0; r < 4000; ++r) CHECK(std::abs(scores(r, 0) - plain(r, 0)) < 2e-3);
+}
+
+TEST_CASE("quantile scaling: inverse, slope and log-Jacobian agree with differences, inside and beyond the table") {
+  const TableCode code = TableCode::fit(make_table({"skewed", "count", "rare", "same"}, skewed_values(600)), Scaling::quantile);
+  for (const ColumnCode& column : code.columns()) {
+    for (double value = column.low - 3; value <= column.high + 3; value += .0371) {
+      const double z = column.scaled(value), h = 1e-7;
+      CHECK(column.unscaled(z) == doctest::Approx(value).epsilon(1e-9));
+      const double forward = (column.scaled(value + h) - z) / h, backward = (z - column.scaled(value - h)) / h;
+      if (std::abs(forward - backward) < 1e-5 * forward) CHECK(column.slope(z) == doctest::Approx(forward).epsilon(1e-4));
+    }
+  }
+  Matrix row(1, 4);
+  for (Index c = 0; c < 4; ++c) row(0, c) = .3f;
+  double sum = 0;
+  for (const ColumnCode& column : code.columns()) sum += std::log(column.slope(static_cast<double>(.3f)));
+  CHECK(code.log_jacobian(row)[0] == doctest::Approx(sum).epsilon(1e-14));
+  CHECK(code.standardised().log_jacobian(row)[0] ==
+        doctest::Approx(-std::log(code.columns()[0].std * code.columns()[1].std * code.columns()[2].std)).epsilon(1e-12));
+}
+
+TEST_CASE("quantile scaling: a model file keeps the knots, and damaged ones are refused") {
+  const Table table = make_table({"skewed", "count", "rare", "same"}, skewed_values(600));
+  const TableCode code = TableCode::fit(table, Scaling::quantile);
+  const TableCode read = TableCode::load(through_file(model_with(code)), 4);
+  for (std::size_t c = 0; c < 4; ++c) {
+    CHECK(read.columns()[c].values == code.columns()[c].values);
+    CHECK(read.columns()[c].scores == code.columns()[c].scores);
+  }
+  const Checkpoint good = model_with(code);
+  const std::vector<double> counts = good.get("data.quantile_counts", {4});
+  const auto total = static_cast<Index>(counts[0] + counts[1] + counts[2] + counts[3]);
+  for (const char* name : {"data.quantile_values", "data.quantile_scores"}) {
+    Checkpoint damaged = model_with(code);
+    std::vector<double> knots = damaged.get(name, {total});
+    std::swap(knots[3], knots[4]);
+    damaged.set(name, {total}, knots);
+    CHECK_THROWS_WITH_AS(TableCode::load(damaged, 4), doctest::Contains("do not increase"), ModelFileError);
+    knots[3] = std::numeric_limits<double>::quiet_NaN();
+    damaged.set(name, {total}, knots);
+    CHECK_THROWS_AS(TableCode::load(damaged, 4), ModelFileError);
+    damaged.set(name, {total - 1}, std::vector<double>(knots.begin(), knots.end() - 1));
+    CHECK_THROWS_AS(TableCode::load(damaged, 4), ModelFileError);
+  }
+  for (const double count : {1., 2.5, -2., 1001., std::numeric_limits<double>::infinity()}) {
+    Checkpoint damaged = model_with(code);
+    damaged.set("data.quantile_counts", {4}, std::vector<double>{count, counts[1], counts[2], counts[3]});
+    CHECK_THROWS_WITH_AS(TableCode::load(damaged, 4), doctest::Contains("quantile_counts"), ModelFileError);
+  }
 }
