@@ -282,14 +282,3 @@ TEST_CASE("plot draws every kind") {
   }
 }
 #endif
-
-TEST_CASE("the demo leaves its table, figures and summary") {
-  const Folder folder;
-  const Outcome r = tweedie::testing::tweedie(folder, "demo -o d --steps 4 -n 20");
-  REQUIRE_MESSAGE(r.code == 0, r.err);
-  for (const char* part : {"Score error", "mode weights", "Memorisation", "energy distance", "zero network"})
-    CHECK(contains(r.out, part));
-  const Json json = Json::parse(read(folder / "d/summary.json"));
-  CHECK(json["samples"]["network"]["mode_weights"].items.size() == 3);
-  for (const Json& file : json["files"].items) CHECK_FALSE(read(folder / "d/" + file.text).empty());
-}
