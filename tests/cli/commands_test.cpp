@@ -280,5 +280,9 @@ TEST_CASE("plot draws every kind") {
     CHECK_MESSAGE(r.code == 0, command, r.err);
     CHECK(contains(r.out, "p."));
   }
+  // 100 steps of the chain, of which 40 states are shown: 20 paths with their starts and ends marked.
+  const Outcome paths = run("plot m.safetensors -o p.png --kind trajectories --json");
+  REQUIRE_MESSAGE(paths.code == 0, paths.err);
+  CHECK(Json::parse(paths.out)["drawn"].number == 20 * (40 + 2));
 }
 #endif
