@@ -140,7 +140,9 @@ std::string duration(double seconds) {
 }
 
 std::string pad(std::string_view text, std::size_t width, bool right) {
-  const std::string space(text.size() < width ? width - text.size() : 0, ' ');
+  const auto continues = [](char c) { return (static_cast<unsigned char>(c) & 0xC0U) == 0x80U; };  // a byte within a character
+  const std::size_t length = text.size() - static_cast<std::size_t>(std::count_if(text.begin(), text.end(), continues));
+  const std::string space(length < width ? width - length : 0, ' ');
   return right ? join(space, text) : join(text, space);
 }
 

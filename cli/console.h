@@ -54,7 +54,7 @@ const std::atomic<bool>& interrupted();
 std::string number(double value, int digits = 4);
 /// "12 s", "3:07", "1:02:03".
 std::string duration(double seconds);
-/// Text padded to a width, left or right.
+/// UTF-8 text padded to a width in characters, left or right.
 std::string pad(std::string_view text, std::size_t width, bool right = false);
 
 }  // namespace tweedie::cli

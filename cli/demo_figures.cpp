@@ -54,7 +54,9 @@ Figure error_figure(const Demo& demo, std::size_t network) {
     options.zero_network.push_back(1);
     if (network == 1) options.oracle.push_back(demo.empirical_to_truth.levels[l].relative);
   }
-  options.title = network == 0 ? "Trained on fresh draws" : "Trained on 300 points";
+  options.title = network == 0   ? "Trained on fresh draws"
+                  : network == 1 ? "Trained on 300 points"
+                                 : "EDM's network, trained on fresh draws";
   return plots::visualize_sigma_error(sigma, error, options);
 }
 
@@ -67,6 +69,44 @@ Figure samples_figure(const std::vector<const DemoSamples*>& sets, const std::ve
     Axes& axes = figure.axes(static_cast<Index>(i) / columns, static_cast<Index>(i) % columns,
                              {.title = titles[i], .x_label = "x_{1}", .y_label = "x_{2}", .x_limits = kX, .y_limits = kY});
     plots::draw_samples(axes, sets[i]->x, {.log_density = plots::density_at(demo.truth, 0), .xlim = kX, .ylim = kY});
+  }
+  return figure;
+}
+
+void draw_panel(Axes& axes, ConstRows<float> x, const Demo& demo) {
+  plots::draw_samples(axes, x, {.log_density = plots::density_at(demo.truth, 0), .xlim = kX, .ylim = kY, .radius = .9});
+}
+
+// All samplers from the network (MALA from the exact score), and true draws to compare with.
+Figure gallery_figure(const Demo& demo) {
+  constexpr Index kColumns = 5;
+  const Index panels = static_cast<Index>(demo.samplers.size()) + 1, rows = (panels + kColumns - 1) / kColumns;
+  Figure figure({.width = 3.1 * kColumns,
+                 .height = 2.9 * static_cast<double>(rows) + .4,
+                 .dpi = 90,
+                 .rows = rows,
+                 .columns = kColumns,
+                 .title = "Samples of the EDM network by every sampler (MALA: of the exact score)"});
+  draw_panel(figure.axes(0, 0, {.title = "True samples", .x_limits = kX, .y_limits = kY}), demo.true_samples, demo);
+  for (Index i = 1; i < panels; ++i) {
+    const DemoSampler& s = demo.samplers[static_cast<std::size_t>(i) - 1];
+    const DemoSamples& set = s.network ? *s.network : s.exact;
+    const std::string title = join(s.name.substr(0, s.name.rfind(", ")), s.network ? "" : " (exact)", ", NFE ", set.evaluations);
+    draw_panel(figure.axes(i / kColumns, i % kColumns, {.title = title, .x_limits = kX, .y_limits = kY}), set.x, demo);
+  }
+  return figure;
+}
+
+// One sampler from the exact score and from the network.
+Figure sampler_figure(const DemoSampler& s, const Demo& demo) {
+  const Index columns = s.network ? 2 : 1;
+  Figure figure(
+      {.width = 4.4 * static_cast<double>(columns), .height = 4.2, .dpi = 110, .rows = 1, .columns = columns, .title = s.name});
+  for (Index i = 0; i < columns; ++i) {
+    const DemoSamples& set = i == 0 ? s.exact : *s.network;
+    const std::string title = join(i == 0 ? "exact score" : "EDM's network", ": energy distance ", number(set.energy, 2));
+    draw_panel(figure.axes(0, i, {.title = title, .x_label = "x_{1}", .y_label = "x_{2}", .x_limits = kX, .y_limits = kY}), set.x,
+               demo);
   }
   return figure;
 }
@@ -121,6 +161,9 @@ std::vector<std::string> draw_demo_figures(const Demo& demo, const std::string& 
                              {.steps = demo.networks[0].steps, .title = "Training on fresh draws: denoising loss"}),
        "loss.png");
   save(two_mode_figure(), "two_mode_field.png");
+  save(error_figure(demo, 2), "score_error_edm.png");
+  save(gallery_figure(demo), "samplers.png");
+  for (const DemoSampler& sampler : demo.samplers) save(sampler_figure(sampler, demo), join("sampler_", sampler.key, ".png"));
   return names;
 }
 

@@ -4,12 +4,11 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <limits>
 #include <memory>
 #include <mutex>
-#include <numeric>
 
 #include "tweedie/cli/conditions.h"
+#include "tweedie/cli/diagnostics.h"
 #include "tweedie/cli/model_file.h"
 #include "tweedie/cli/program.h"
 #include "tweedie/cli/tables.h"
@@ -30,28 +29,6 @@ struct Arguments {
   bool raw_weights = false;
   std::function<void()> check_given;
 };
-
-struct Summary {
-  double mean = 0, standard_error = 0, bits_per_dim = 0;
-};
-
-// Scaling divides each column by its deviation: the density in the data's units is smaller by their product.
-double log_jacobian(const TableCode& code) {
-  double sum = 0;
-  for (const ColumnCode& column : code.columns()) sum += std::log(column.std);
-  return sum;
-}
-
-Summary summarise(const std::vector<double>& nats, Index dim) {
-  const double n = static_cast<double>(nats.size());
-  Summary s;
-  s.mean = std::accumulate(nats.begin(), nats.end(), 0.) / n;
-  double square = 0;
-  for (const double v : nats) square += (v - s.mean) * (v - s.mean);
-  s.standard_error = nats.size() > 1 ? std::sqrt(square / (n - 1) / n) : std::numeric_limits<double>::quiet_NaN();
-  s.bits_per_dim = -s.mean / (static_cast<double>(dim) * std::log(2.));
-  return s;
-}
 
 // Percentage of the rows that are less likely than this one: small for anomalies. Equal rows share their middle place.
 std::vector<double> percentiles(const std::vector<double>& nats) {
@@ -129,15 +106,16 @@ LogDensity evaluate(const Arguments& a, const ModelFile& model, const ModelRows&
   const auto n = static_cast<std::size_t>(rows.x.rows());
   const std::vector<RowGroup> groups = group_rows(model, rows);
   const std::vector<LogDensity> found = evaluate_groups(a, model, rows, groups);
-  const double jacobian = log_jacobian(model.code);
+  const std::vector<double> jacobian = model.code.log_jacobian(rows.x);
   LogDensity all;
   all.nats.resize(n);
   all.standard_error.resize(n);
   for (std::size_t g = 0; g < groups.size(); ++g) {
     const std::vector<Index>& members = groups[g].rows;
     for (std::size_t i = 0; i < members.size(); ++i) {
-      all.nats[static_cast<std::size_t>(members[i])] = found[g].nats[i] - jacobian;
-      all.standard_error[static_cast<std::size_t>(members[i])] = found[g].standard_error[i];
+      const auto row = static_cast<std::size_t>(members[i]);
+      all.nats[row] = found[g].nats[i] + jacobian[row];
+      all.standard_error[row] = found[g].standard_error[i];
     }
     all.evaluations = std::max(all.evaluations, found[g].evaluations);
     all.mean_evaluations += found[g].mean_evaluations * static_cast<double>(members.size()) / static_cast<double>(n);
@@ -155,18 +133,12 @@ int run_logp(const Arguments& a) {
   begin(common, join("log-density of ", a.data));
   const auto start = std::chrono::steady_clock::now();
   const ModelFile model = load_model(a.model, a.raw_weights);
-  for (const ColumnCode& column : model.code.columns()) {
-    if (column.kind == ColumnKind::integer) {
-      common.console.warn(join("column '", column.name,
-                               "' held whole numbers only: its density is that of the number line, at sigma = ",
-                               number(model.network->sigma_min()), " deviations"));
-    }
-  }
+  warn_of_whole_numbers(common.console, model.code, model.network->sigma_min());
   const ModelRows rows = load_rows(model, a.data, a.table, common.console);
   const Matrix& x = rows.x;
   const LogDensity p = evaluate(a, model, rows);
   if (!a.output.empty()) write_rows(a, p, x.cols());
-  const Summary s = summarise(p.nats, x.cols());
+  const MeanLogDensity s = mean_log_density(p.nats, x.cols());
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (common.json) {
     JsonWriter json;

@@ -36,7 +36,16 @@ ModelFile load_model(const std::string& path, bool raw_weights) {
   return model;
 }
 
+namespace {
+void need_affine(const TableCode& code, const std::string& what) {
+  check(code.affine(), what,
+        " needs columns that are only moved and stretched, and this model's are normal scores (--scaling quantile); ",
+        "train it with --scaling standardise, or compare samples (tweedie sample, tweedie eval)");
+}
+}  // namespace
+
 std::unique_ptr<ScoreModel> unscaled_score(const ModelFile& model) {
+  need_affine(model.code, "the score in the data's units");
   const Network* network = model.network.get();
   const std::vector<ColumnCode> columns = model.code.columns();
   return std::make_unique<FunctionScore>(
@@ -74,6 +83,7 @@ GaussianMixture find_oracle(const std::string& name) {
 
 GaussianMixture scaled_oracle(const std::string& name, const TableCode& code) {
   const GaussianMixture exact = find_oracle(name);
+  need_affine(code, join("--oracle ", name));
   check(exact.dim() == code.dim(), "--oracle ", name, " has ", exact.dim(), " dimensions, the model ", code.dim());
   MatrixD means(exact.means());
   std::vector<MatrixD> covariances;

@@ -261,15 +261,23 @@ Figure plot_density(const Arguments& a, const Input& input) {
   return plots::visualize_density(density, options);
 }
 
+// Of a model's trajectories: more of them than this are a blot.
+constexpr std::size_t kShownStates = 40;
+constexpr Index kShownPaths = 20;
+
 Figure plot_trajectories(const Arguments& a, Input& input) {
   if (input.frames.empty()) {
     check(input.model.has_value(), "--kind trajectories takes a model, or a file that `tweedie sample --trajectory` wrote");
     need_two(input, "trajectories");
-    const Index rows = std::min<Index>(a.n, 40);
-    const Drawn drawn = draw(*input.model->network, *input.model->levels, rows, a.sampling,
-                             {.save_every = std::max<Index>(1, a.sampling.steps_per_level / 5), .rows = rows}, a.common.rng(),
-                             a.common.console, [](ConstRows<float>) {});
-    for (const Matrix& frame : drawn.trajectory) input.frames.push_back(to_float(input.model->code.decode(frame)));
+    const Index rows = std::min(a.n, kShownPaths);
+    const Drawn drawn = draw(*input.model->network, *input.model->levels, rows, a.sampling, {.save_every = 1, .rows = rows},
+                             a.common.rng(), a.common.console, [](ConstRows<float>) {});
+    // Evenly spaced states, the start and the end among them.
+    const std::size_t states = drawn.trajectory.size(), shown = std::min<std::size_t>(states, kShownStates);
+    for (std::size_t t = 0; t < shown; ++t) {
+      const Matrix& frame = drawn.trajectory[shown > 1 ? t * (states - 1) / (shown - 1) : 0];
+      input.frames.push_back(to_float(input.model->code.decode(frame)));
+    }
   }
   need_two(input, "trajectories");
   std::optional<GaussianMixture> exact;
@@ -382,7 +390,10 @@ Command plot_command(CLI::App& program) {
       ->default_str("");
   app->add_option("--data", a->data, "A table drawn beside (samples, pairs)")->default_str("");
   app->add_option("--title", a->title, "Title")->default_str("");
-  app->add_option("-n,--num-samples", a->n, "Rows to draw from a model")->check(CLI::Range(Index{1}, Index{1} << 40));
+  app->add_option("-n,--num-samples", a->n,
+                  join("Rows to draw from a model; trajectories: ", kShownPaths, " at most, at ", kShownStates,
+                       " evenly spaced states (others: a file of `tweedie sample --trajectory`)"))
+      ->check(CLI::Range(Index{1}, Index{1} << 40));
   app->add_flag("--raw-weights", a->raw_weights, "The last weights as they are, not the averaged or best ones");
   add_table_options(*app, a->table);
   add_common(*app, a->common);

@@ -48,7 +48,7 @@ struct SamplingArguments {
   std::string corrector_norm = "expected";
   double rtol = 1e-5, atol = 1e-5;
 
-  std::function<void(const std::string& sampler)> check_given;  // refuses options that the sampler does not take
+  std::function<void(const std::string& sampler)> check_given = nullptr;  // refuses options of other samplers
 };
 
 void add_sampling_options(CLI::App& app, SamplingArguments& arguments);

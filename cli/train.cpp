@@ -26,7 +26,7 @@ struct Arguments {
   NetworkArguments network;
   ObjectiveArguments objective;
   std::string data, output, resume, history;
-  bool no_standardise = false;
+  std::string scaling = "standardise";
   // the conditions
   std::string label, target;
   double condition_dropout = .1;
@@ -73,7 +73,7 @@ void take_conditions(const Arguments& a, const Table& table, const std::vector<s
     check<DataError>(table.columns[static_cast<std::size_t>(table.index(name))].numeric, a.data, ": column '", name,
                      "' holds text, and --target takes numbers; --class ", name, " takes texts");
   }
-  source.conditions = ConditionCode::fit(table, {.label = label, .covariates = targets, .standardise = !a.no_standardise});
+  source.conditions = ConditionCode::fit(table, {.label = label, .covariates = targets, .standardise = a.scaling != "none"});
   source.labels = source.conditions.labels(table);
   source.covariates = source.conditions.covariates(table);
 }
@@ -98,16 +98,20 @@ Source open_table(const Arguments& a) {
     return std::find(conditions.begin(), conditions.end(), column.name) != conditions.end();
   });
   check(table.cols() > 0, "--class and --target take every column of ", a.data, "; leave some to be modelled");
-  source.code = TableCode::fit(table, a.no_standardise ? Scaling::none : Scaling::standardise);
+  source.code = TableCode::fit(table, scaling_of(a));
   source.rows = source.code.encode(table);
   check<DataError>(source.rows.rows() >= 2, a.data, " has one row; a distribution needs more to be learned");
   for (const ColumnCode& column : source.code.columns()) {
-    if (column.constant() && !a.no_standardise) {
+    if (column.constant() && a.scaling != "none") {
       a.common.console.warn(
           join("column '", column.name, "' is constant (", column.low, "); it is scaled by 1 and samples repeat it"));
     }
   }
   return source;
+}
+
+Scaling scaling_of(const Arguments& a) {
+  return a.scaling == "none" ? Scaling::none : a.scaling == "quantile" ? Scaling::quantile : Scaling::standardise;
 }
 
 Source open_source(const Arguments& a) {
@@ -194,7 +198,7 @@ int run_train(Arguments a) {
   begin(common, join("training on ", a.data));
   check_writable(a.output);
   const Source source = open_source(a);
-  settle(a.network, source.rows, source.fresh() || a.no_standardise);
+  settle(a.network, source.rows, source.fresh() || a.scaling == "none");
   const TrainOptions base = train_options(a, source);
   Rng rng = common.rng();
   const std::unique_ptr<Network> network =
@@ -345,8 +349,12 @@ Command train_command(CLI::App& program) {
   const std::vector<CLI::Option*> conditions = add_condition_options(*app, *a);
   const std::vector<CLI::Option*> table_only = add_run_options(*app, *a);
   add_table_options(*app, a->table);
-  app->add_flag("--no-standardise", a->no_standardise, "Take the columns as they are; sigmas are then in their units")
-      ->group("Reading data");
+  choose_from(
+      app->add_option("--scaling", a->scaling,
+                      "What the network sees of a column: standardise (mean 0, deviation 1) | quantile (normal scores of the "
+                      "values' ranks: for skewed, heavy-tailed or whole-number columns) | none (sigmas are then in its units)")
+          ->group("Reading data"),
+      "scaling", {"standardise", "quantile", "none"});
   add_common(*app, a->common);
   app->footer(
       "Columns are scaled to mean 0 and deviation 1 (or, with far outliers, a tenth of their range), and back when sampling; "
@@ -368,7 +376,7 @@ Command train_command(CLI::App& program) {
     if (builtin_name(arguments->data).empty()) return;
     std::vector<const CLI::Option*> refused(table_only.begin(), table_only.end());
     refused.insert(refused.end(), conditions.begin(), conditions.end());
-    for (const char* name : {"--columns", "--missing", "--delimiter", "--array", "--no-standardise"}) {
+    for (const char* name : {"--columns", "--missing", "--delimiter", "--array", "--scaling"}) {
       refused.push_back(app->get_option(name));
     }
     for (const CLI::Option* option : refused) {

@@ -152,7 +152,10 @@ void GuidedDenoiser::mmps_conjugate_gradients(ConstRows<double> x, double sigma,
             observation_.variance(m) * search(r, m) + variance * dot(observation_.a.row(m), image_.row(r));
       }
       const double curvature = dot(search.row(r), applied);
-      if (!(curvature > 0)) continue;  // solved, or no longer positive definite
+      check<DivergedError>(std::isfinite(curvature), "posterior_sample: the derivative of the score of row ", chunk_.first() + r,
+                           " is not finite at sigma = ", sigma, " (conjugate gradients, iteration ", iteration,
+                           "); check the model, or use repaint or a larger noise variance");
+      if (curvature <= 0) continue;  // solved, or no longer positive definite
       const double length = square / curvature;
       add(variance * length, image_.row(r), x0.row(r));
       add(-length, applied, residual_.row(r));

@@ -118,8 +118,8 @@ double standard_error(std::span<const double> values, double mean) {
 
 LogDensity log_density(const ScoreModel& model, ConstRows<double> x, const LogDensityOptions& options, const Rng& rng) {
   check_options(model, x, options);
-  detail::largest_entry<double>(x, kName);
   const Setting at = setting(model, options);
+  const double largest = std::max(at.sigma.high, detail::largest_entry<double>(x, kName) / at.alpha);
   const Index n = x.rows(), d = x.cols(), probes = options.divergence == Divergence::exact ? 0 : options.probes;
   MatrixD state(n, d + 1 + probes);
   for (Index r = 0; r < n; ++r) {
@@ -131,6 +131,8 @@ LogDensity log_density(const ScoreModel& model, ConstRows<double> x, const LogDe
                           .atol = options.atol,
                           .max_steps = options.max_steps,
                           .controlled = d + 1,
+                          .bound = 1e6 * largest,
+                          .bounded = d,
                           .chunk_rows = options.chunk_rows,
                           .progress = &options.progress},
                          at.sigma.low, at.sigma.high, field(model, options, rng), state, evaluations);

@@ -68,7 +68,8 @@ struct LogDensity {
 
 /// Row i depends on the stream, i and x_i alone: the same bits for any threads, chunk and number of rows. Hutchinson draws its
 /// probes from the stream (Purpose::project). Throws UsageError for bad options or a model without what is asked for,
-/// DivergedError naming row and sigma, CancelledError.
+/// DivergedError naming row, step and sigma where the score is not finite or the state leaves 1e6 max(sigma_max, |x|),
+/// CancelledError.
 TWEEDIE_API LogDensity log_density(const ScoreModel& model, ConstRows<double> x, const LogDensityOptions& options,
                                    const Rng& rng);
 TWEEDIE_API LogDensity log_density(const ScoreModel& model, ConstRows<float> x, const LogDensityOptions& options, const Rng& rng);

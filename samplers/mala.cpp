@@ -39,14 +39,14 @@ class MetropolisRows {
         log_p_(static_cast<std::size_t>(chunk.rows())),
         proposal_log_p_(log_p_.size()) {}
 
-  void enter_level(double sigma) {
+  void enter_level(double sigma, std::uint32_t step) {
     sigma_ = sigma;
     chunk_.score(sigma);
     energy(chunk_.x, log_p_);
     for (std::size_t r = 0; r < log_p_.size(); ++r) {
       check<DivergedError>(std::isfinite(log_p_[r]), "mala: log p = ", log_p_[r], " of row ",
-                           chunk_.first() + static_cast<Index>(r), " at the start of the level sigma = ", sigma,
-                           "; start where the model has a density");
+                           chunk_.first() + static_cast<Index>(r), " at the start of the level sigma = ", sigma, " (step ", step,
+                           "); start where the model has a density, or train the model further");
     }
   }
 
@@ -61,7 +61,7 @@ class MetropolisRows {
     energy(proposal_, proposal_log_p_);
     chunk_.rng().template uniforms<double>(Purpose::accept, step, static_cast<std::uint64_t>(chunk_.first()), uniform_);
     std::int64_t accepted = 0;
-    for (Index r = 0; r < chunk_.rows(); ++r) accepted += decide(r, h);
+    for (Index r = 0; r < chunk_.rows(); ++r) accepted += decide(r, step, h);
     return accepted;
   }
 
@@ -75,13 +75,13 @@ class MetropolisRows {
     }
   }
 
-  bool decide(Index r, double h) {
+  bool decide(Index r, std::uint32_t step, double h) {
     const std::size_t i = static_cast<std::size_t>(r);
     const double ratio =
         detail::mala_log_ratio<S>(h, {ConstRows<S>(chunk_.x).row(r), std::as_const(chunk_.s).row(r), log_p_[i]},
                                   {std::as_const(proposal_).row(r), std::as_const(proposal_score_).row(r), proposal_log_p_[i]});
-    check<DivergedError>(!std::isnan(ratio), "mala: the acceptance of row ", chunk_.first() + r, " at sigma = ", sigma_,
-                         " is not a number (log p of the proposal ", proposal_log_p_[i],
+    check<DivergedError>(!std::isnan(ratio), "mala: the acceptance of row ", chunk_.first() + r, " at step ", step,
+                         " (sigma = ", sigma_, ") is not a number (log p of the proposal ", proposal_log_p_[i],
                          "); use a smaller step_size_factor, or train the model further");
     if (std::log(uniform_(r, 0)) > ratio) return false;
     std::copy_n(proposal_.row(r).data(), proposal_.cols(), chunk_.x.row(r).data());
@@ -121,7 +121,7 @@ MalaSamplesX<S> run(const ScoreModel& model, const NoiseLevels& levels, MatrixX<
     for (Index i = 0; i < levels.size(); ++i) {
       const double sigma = levels[i];
       const double h = detail::chain_level(sigma, steps, options.step_size_factor * sigma * sigma, options.convention, 1).drift;
-      if (steps > 0) rows.enter_level(sigma);
+      if (steps > 0) rows.enter_level(sigma, step);
       for (Index t = 0; t < steps; ++t) {
         accepted[static_cast<std::size_t>(i)] += rows.step(step++, h);
         chunk.finish_step(sigma);

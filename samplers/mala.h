@@ -42,7 +42,8 @@ using MalaSamplesD = MalaSamplesX<double>;
 /// uniform that decides is (Purpose::accept, step, row): the same bits for any number of threads, chunk and number of samples.
 /// Score and log p of the state are kept, so a step costs one evaluation of either (at the proposal), and a level one more at
 /// its start: L (T + 1) evaluations. log p and the ratio are in double. Throws UsageError for bad options and for a model without
-/// has_energy(); DivergedError where log p or the score is not a number; CancelledError.
+/// has_energy(); DivergedError (step and sigma in the message) where log p or the score is not a number or a state leaves
+/// 1e6 max(sigma_max, |x|); CancelledError.
 TWEEDIE_API MalaSamples mala(const ScoreModel& model, const NoiseLevels& levels, const MalaOptions& options, const Rng& rng);
 /// The same from x_init (n, D), which replaces options.samples and the prior.
 TWEEDIE_API MalaSamples mala(const ScoreModel& model, const NoiseLevels& levels, ConstRows<float> x_init,

@@ -123,7 +123,7 @@ void fixed_steps(const ScoreModel& model, const Process& process, const Way& w, 
 // Dormand-Prince 5(4), each row with its own step; state in double, score in S.
 template <class S>
 void own_steps(const ScoreModel& model, const Way& w, const ProbabilityFlowOptions& options, FlowSamplesX<S>& samples) {
-  detail::largest_entry<S>(samples.x, kName);
+  const double largest = std::max({w.from, w.to, detail::largest_entry<S>(samples.x, kName)});
   MatrixD state(ConstRows<S>(samples.x.view()));
   std::vector<std::int64_t> evaluations(static_cast<std::size_t>(state.rows()));
   const auto field = [&](const detail::RowBatch& batch) {
@@ -140,6 +140,7 @@ void own_steps(const ScoreModel& model, const Way& w, const ProbabilityFlowOptio
                           .rtol = options.rtol,
                           .atol = options.atol,
                           .max_steps = options.max_steps,
+                          .bound = 1e6 * largest,
                           .chunk_rows = options.chunk_rows,
                           .progress = &options.progress},
                          w.from, w.to, field, state, evaluations);

@@ -52,7 +52,8 @@ using FlowSamplesD = FlowSamplesX<double>;
 /// sigma_max. Row i depends on the stream and i alone: the same bits for any number of threads, chunk and number of samples. With
 /// rows' own steps the state is double whatever the scalar, the score is evaluated in the scalar. Throws UsageError for bad
 /// options, among them rtol < 1e-6 in float (its rounding would be taken for the method's error), and for a process that leaves
-/// the model's range of sigma; DivergedError naming row and sigma; CancelledError.
+/// the model's range of sigma; DivergedError naming row, step and sigma where the score is not finite or a state leaves 1e6 times
+/// the larger of the largest sigma and |x|; CancelledError.
 TWEEDIE_API FlowSamples probability_flow(const ScoreModel& model, const Process& process, const ProbabilityFlowOptions& options,
                                          const Rng& rng);
 /// The same from x (n, D) at t_max, which replaces options.samples and the prior.

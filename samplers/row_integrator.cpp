@@ -40,6 +40,7 @@ class Block {
         low_(std::min(from, to)),
         high_(std::max(from, to)),
         controlled_(options.controlled == 0 ? state.cols() : options.controlled),
+        bounded_(options.bounded == 0 ? state.cols() : options.bounded),
         active_(state.rows()),
         y_(ConstRows<double>(state)),
         trial_(active_, state.cols()),
@@ -55,7 +56,7 @@ class Block {
     evaluate(y_, 0, 0);
     for (Index i = 0; i < active_; ++i) {
       check<DivergedError>(finite(k_[0], i), options_.name, ": the score of row ", first + i, " is not finite at sigma = ", from,
-                           "; check the model and the row");
+                           ", step 0", "; check the model and the row");
     }
   }
 
@@ -132,17 +133,27 @@ class Block {
       p.rejected = false;
       std::copy_n(trial_.row(i).data(), y_.cols(), y_.row(i).data());
       std::copy_n(k_[kStages - 1].row(i).data(), y_.cols(), k_[0].row(i).data());
+      check_bound(i);
       if (p.last) return arrive(i);
     } else {
       p.step *= std::isfinite(e) ? std::clamp(.9 * std::pow(e, -1. / 5), .2, .9) : .2;
       p.rejected = true;
     }
-    check<DivergedError>(std::abs(p.step) >= kLeastStep, options_.name, ": row ", row_[at(i)],
-                         " stopped at sigma = ", std::exp(p.place), ": its step in ln sigma fell below ", kLeastStep,
+    check<DivergedError>(std::abs(p.step) >= kLeastStep, options_.name, ": row ", row_[at(i)], " stopped at step ", p.attempts,
+                         " (sigma = ", std::exp(p.place), "): its step in ln sigma fell below ", kLeastStep,
                          "; the score is not finite or not smooth there: check the model, or use a larger rtol and atol");
     check<DivergedError>(p.attempts < options_.max_steps, options_.name, ": row ", row_[at(i)],
                          " used up max_steps = ", options_.max_steps, " at sigma = ", std::exp(p.place),
                          "; use a larger max_steps, rtol or atol");
+  }
+
+  void check_bound(Index i) const {
+    if (options_.bound == 0) return;
+    const auto state = y_.row(i).first(static_cast<std::size_t>(bounded_));
+    const bool within = std::all_of(state.begin(), state.end(), [&](double v) { return std::abs(v) <= options_.bound; });
+    check<DivergedError>(within, options_.name, ": diverged at row ", row_[at(i)], ", step ", path_[at(i)].attempts,
+                         " (sigma = ", std::exp(path_[at(i)].place), "): |x| is beyond ", options_.bound,
+                         "; the score drives the row away: check the model and the range of sigma, or train the model further");
   }
 
   void arrive(Index i) {
@@ -166,7 +177,7 @@ class Block {
   Index first_;       // index of its first row among all
   std::span<std::int64_t> evaluations_;
   double end_, low_, high_;
-  Index controlled_, active_;
+  Index controlled_, bounded_, active_;
   MatrixD y_, trial_;   // (n, W)
   MatrixD k_[kStages];  // (n, W)
   std::vector<double> sigma_;

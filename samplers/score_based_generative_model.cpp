@@ -113,6 +113,8 @@ std::vector<double> ScoreBasedGenerativeModel::log_likelihood_estimate(ConstRows
     for (Index b = 0; b < x.rows(); ++b) {
       double square = 0;
       for (const float v : score.row(b)) square += static_cast<double>(v) * static_cast<double>(v);
+      check<DivergedError>(std::isfinite(square), "log_likelihood_estimate: the score of row ", b,
+                           " is not finite at sigma = ", levels[i], "; check the row, or train the model further");
       estimate[static_cast<std::size_t>(b)] -= .5 * square * (levels[i] - levels[i + 1]);
     }
   }

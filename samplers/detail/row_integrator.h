@@ -45,6 +45,8 @@ struct AdaptiveOptions {
   double atol = 1e-5;
   Index max_steps = 10000;  // attempted, per row
   Index controlled = 0;     // first columns whose error steers the step; 0: all
+  double bound = 0;         // |state| beyond it in the first `bounded` columns has diverged; 0: no bound
+  Index bounded = 0;        // 0: all columns
   Index chunk_rows = 256;
   const SamplingCallback* progress = nullptr;  // counts rows that have arrived
 };
@@ -60,8 +62,8 @@ struct RowBatch {
 using RowField = std::function<void(const RowBatch&)>;
 
 /// Takes every row of `state` (N, W) from sigma = from to sigma = to (either way); evaluations[i] becomes the number of rates
-/// that row i took. sigma never leaves [from, to]. Throws UsageError for bad options, DivergedError naming row and sigma when a
-/// rate is not finite, a step shrinks to nothing or max_steps are used up, CancelledError.
+/// that row i took. sigma never leaves [from, to]. Throws UsageError for bad options, DivergedError naming row, step and sigma
+/// when a rate is not finite, the state leaves the bound, a step shrinks to nothing or max_steps are used up, CancelledError.
 void integrate_rows(const AdaptiveOptions& options, double from, double to, const RowField& field, Rows<double> state,
                     std::span<std::int64_t> evaluations);
 

@@ -79,7 +79,7 @@ TEST_CASE("train: every objective, schedule and way to draw sigma") {
         "--sigma-sampling continuous --schedule constant --ema 0 --clip-norm 0 --weight-decay .1",
         "--weighting edm --sigma-sampling lognormal --p-mean -1", "--weighting v --sigma-sampling process --process vp",
         "--objective flow_matching --sigma-sampling flow", "--weighting likelihood --sigma-sampling process",
-        "--valid-fraction 0 --warmup 5", "--no-standardise --keep last", "--columns whole"}) {
+        "--valid-fraction 0 --warmup 5", "--scaling none --keep last", "--columns whole"}) {
     const Outcome r = run(std::string("train train.csv -o other.safetensors --width 8 --levels 4 --steps 4 ") + options);
     CHECK_MESSAGE(r.code == 0, options, r.err);
   }
@@ -280,16 +280,9 @@ TEST_CASE("plot draws every kind") {
     CHECK_MESSAGE(r.code == 0, command, r.err);
     CHECK(contains(r.out, "p."));
   }
+  // 100 steps of the chain, of which 40 states are shown: 20 paths with their starts and ends marked.
+  const Outcome paths = run("plot m.safetensors -o p.png --kind trajectories --json");
+  REQUIRE_MESSAGE(paths.code == 0, paths.err);
+  CHECK(Json::parse(paths.out)["drawn"].number == 20 * (40 + 2));
 }
 #endif
-
-TEST_CASE("the demo leaves its table, figures and summary") {
-  const Folder folder;
-  const Outcome r = tweedie::testing::tweedie(folder, "demo -o d --steps 4 -n 20");
-  REQUIRE_MESSAGE(r.code == 0, r.err);
-  for (const char* part : {"Score error", "mode weights", "Memorisation", "energy distance", "zero network"})
-    CHECK(contains(r.out, part));
-  const Json json = Json::parse(read(folder / "d/summary.json"));
-  CHECK(json["samples"]["network"]["mode_weights"].items.size() == 3);
-  for (const Json& file : json["files"].items) CHECK_FALSE(read(folder / "d/" + file.text).empty());
-}

@@ -5,6 +5,8 @@
 #include <string>
 
 #include "program.h"
+#include "tweedie/cli/sampling.h"
+#include "tweedie/models/checkpoint.h"
 
 using namespace tweedie::testing;
 
@@ -123,6 +125,40 @@ TEST_CASE("5: a diverging run says step and level, and keeps the last good check
   CHECK(contains(r.err, "step "));
   CHECK(contains(r.err, "level"));
   CHECK(tweedie::testing::tweedie(folder, "info d.safetensors").code == 0);
+}
+
+TEST_CASE("5: a chain that blows up is reported with its sampler, step and sigma; nothing is written") {
+  const Folder folder;
+  make_table(folder);
+  REQUIRE(tweedie::testing::tweedie(folder, "train t.csv" + kTrain).code == 0);
+  fails(folder, "sample m.safetensors -n 5 -o s.csv --sampler langevin --step-size 1e9", 5,
+        {"langevin_dynamics: diverged at ", "sigma = 0.05", "step ", "smaller step_size"});
+  fails(folder, "sample m.safetensors -n 5 -o s.csv --temperature 1e20", 5,
+        {"annealed_langevin: diverged at ", "sigma = ", "smaller step_size_factor or temperature"});
+  // The same network with its weights blown up.
+  for (const char* net : {"ncsn", "mlp"}) {
+    REQUIRE(
+        tweedie::testing::tweedie(folder, "train t.csv -o n.safetensors --width 8 --steps 20 --net " + std::string(net)).code ==
+        0);
+    const auto network = tweedie::make_network(tweedie::read_checkpoint(folder / "n.safetensors"), tweedie::Weights::raw);
+    for (float& weight : network->parameters()) weight *= 1e8F;
+    network->parameters_changed();
+    tweedie::save(folder / "wild.safetensors", *network);
+    for (const std::string& sampler : tweedie::cli::sampler_names()) {
+      const std::string command = "sample wild.safetensors -n 5 -o s.csv --sampler " + sampler;
+      if (sampler == "mala") {
+        fails(folder, command, 2, {"mala: ", "no energy", "annealed_langevin"});
+      } else {
+        fails(folder, command, 5, {"sigma = ", "step "});
+      }
+    }
+    write(folder / "gaps.csv", "x1,x2\n1,\n");
+    fails(folder, "impute wild.safetensors gaps.csv -o f.csv", 5, {"repaint: diverged", "sigma = "});
+    fails(folder, "impute wild.safetensors gaps.csv -o f.csv --method mmps", 5, {"posterior_sample: ", "sigma = "});
+    fails(folder, "logp wild.safetensors t.csv", 5, {"log_density: ", "sigma = "});
+    fails(folder, "eval wild.safetensors t.csv", 5, {"sigma = "});
+  }
+  for (const char* file : {"s.csv", "f.csv"}) CHECK(read(folder / file).empty());
 }
 
 TEST_CASE("6: a device that is not there") {
