@@ -59,11 +59,14 @@ void add_network_options(CLI::App& app, NetworkArguments& a) {
       ->check(CLI::PositiveNumber)
       ->group(group)
       ->default_str("");
-  choose_from(app.add_option("--net,--network", a.net,
-                             "ncsn (the chapter's, discrete levels) | mlp | residual (any sigma, EDM's preconditioning) | energy "
-                             "(the same, a score that is a gradient: --sampler mala works)")
-                  ->group(group),
-              "network", {"ncsn", "mlp", "residual", "energy"});
+  choose_from(
+      app.add_option(
+             "--net,--network", a.net,
+             "ncsn (the chapter's, discrete levels) | mlp | residual (any sigma, EDM's preconditioning) | energy "
+             "(the same, a score that is a gradient: --sampler mala works). Default: ncsn where --levels is given, else mlp")
+          ->group(group)
+          ->default_str(""),
+      "network", {"ncsn", "mlp", "residual", "energy"});
   choose_from(
       app.add_option("--prediction", a.prediction, "mlp, residual: what the network's output is: edm | score | epsilon | x0 | v")
           ->group(group),
@@ -82,8 +85,9 @@ void add_network_options(CLI::App& app, NetworkArguments& a) {
       ->default_str("");
 }
 
-void check_network_options(const CLI::App& app, const NetworkArguments& a) {
+void check_network_options(const CLI::App& app, NetworkArguments& a) {
   const auto given = [&](const char* option) { return app.get_option(option)->count() > 0; };
+  if (a.net.empty()) a.net = given("--levels") ? "ncsn" : "mlp";
   check(a.net == "mlp" || a.net == "residual" || !given("--prediction"), "--prediction belongs to --net mlp and residual");
   check(a.ncsn() || !given("--levels"), "--levels belongs to --net ncsn; ", a.net, " takes any sigma");
   for (const char* option : {"--embedding", "--learned-variance"}) {

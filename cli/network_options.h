@@ -12,7 +12,7 @@
 namespace tweedie::cli {
 
 struct NetworkArguments {
-  std::string net = "ncsn", prediction = "edm", embedding = "fourier";
+  std::string net, prediction = "edm", embedding = "fourier";
   Index width = 256, depth = 4;
   std::string levels = "20";            // a count, or ncsnv2
   double sigma_min = 0, sigma_max = 0;  // 0: by the network and the data's scale
@@ -24,8 +24,8 @@ struct NetworkArguments {
 };
 
 void add_network_options(CLI::App& app, NetworkArguments& arguments);
-/// Refuses options that the network does not take.
-void check_network_options(const CLI::App& app, const NetworkArguments& arguments);
+/// Names the network where none was asked for, and refuses options that it does not take.
+void check_network_options(const CLI::App& app, NetworkArguments& arguments);
 
 /// The values that depend on the network and the data, where none were given. rows (N, D): the scaled table, or draws of a
 /// built-in distribution; unscaled: they are as they came.

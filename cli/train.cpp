@@ -34,7 +34,7 @@ struct Arguments {
   std::int64_t steps = 0, epochs = 0, warmup = 0, log_every = 0, checkpoint_every = 0;
   Index batch = 0;
   double lr = 2e-3, weight_decay = 0, clip_norm = 1, ema = .999, valid_fraction = .1;
-  std::string schedule = "cosine", keep;
+  std::string schedule = "cosine", keep = "last";
   std::function<void()> check_given;
   std::function<bool()> valid_fraction_given;
 
@@ -78,6 +78,10 @@ void take_conditions(const Arguments& a, const Table& table, const std::vector<s
   source.covariates = source.conditions.covariates(table);
 }
 
+Scaling scaling_of(const Arguments& a) {
+  return a.scaling == "none" ? Scaling::none : a.scaling == "quantile" ? Scaling::quantile : Scaling::standardise;
+}
+
 Source open_table(const Arguments& a) {
   Source source;
   Table table = read_table(a.data, a.table);
@@ -108,10 +112,6 @@ Source open_table(const Arguments& a) {
     }
   }
   return source;
-}
-
-Scaling scaling_of(const Arguments& a) {
-  return a.scaling == "none" ? Scaling::none : a.scaling == "quantile" ? Scaling::quantile : Scaling::standardise;
 }
 
 Source open_source(const Arguments& a) {
@@ -221,7 +221,7 @@ int run_train(Arguments a) {
                                    : Trainer(net, source.data(), options, stream);
   const bool validated = !trainer.validation_rows().empty();
   check(a.keep != "best" || validated, "--keep best needs rows kept apart: a table and --valid-fraction above 0");
-  const bool keep_best = validated && a.keep != "last";
+  const bool keep_best = a.keep == "best";
   if (!a.resume.empty()) {
     trainer.resume(a.resume);
     if (keep_best) best.load(read_checkpoint(a.resume), net.layout());
@@ -299,12 +299,11 @@ std::vector<CLI::Option*> add_run_options(CLI::App& app, Arguments& a) {
   CLI::Option* log =
       app.add_option("--log-every", a.log_every, "Updates between reports and validations (default: a hundredth of the run)")
           ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 40));
-  CLI::Option* keep =
-      app.add_option("--keep", a.keep,
-                     "Weights that sampling takes: best (averaged weights at the lowest validation loss) | last (default: "
-                     "best where rows are kept apart)");
+  CLI::Option* keep = app.add_option("--keep", a.keep,
+                                     "Weights that sampling takes: last | best (averaged weights at the lowest validation loss)");
   choose_from(keep, "choice of weights", {"best", "last"});
-  for (CLI::Option* option : {steps, epochs, batch, log, keep}) option->group(group)->default_str("");
+  for (CLI::Option* option : {steps, epochs, batch, log}) option->group(group)->default_str("");
+  keep->group(group);
   app.add_option("--lr,--learning-rate", a.lr, "Adam's learning rate")->check(CLI::PositiveNumber)->group(group);
   choose_from(app.add_option("--schedule", a.schedule, "Learning rate over the run: constant | cosine (to 0)")->group(group),
               "schedule", {"constant", "cosine"});

@@ -286,3 +286,26 @@ TEST_CASE("plot draws every kind") {
   CHECK(Json::parse(paths.out)["drawn"].number == 20 * (40 + 2));
 }
 #endif
+
+TEST_CASE("train --scaling quantile: a skewed table, its density in its own units, and what needs an affine scaling") {
+  const Folder& folder = trained();
+  std::string skewed = "x\n";
+  for (int i = 0; i < 60; ++i) skewed += std::to_string(std::exp(.05 * i)) + "\n";
+  write(folder / "skewed.csv", skewed);
+  std::string grid = "x\n";
+  constexpr double kStep = .05;
+  for (int i = 0; i < 2000; ++i) grid += std::to_string(-35 + kStep * i) + "\n";
+  write(folder / "grid.csv", grid);
+  REQUIRE(run("train skewed.csv -o q.safetensors --scaling quantile --width 16 --depth 3 --sigma-min .05 --steps 200").code == 0);
+  const Outcome logp = run("logp q.safetensors grid.csv -o p.csv");
+  REQUIRE_MESSAGE(logp.code == 0, logp.err);
+  double mass = 0;
+  for (const double nats : tweedie::read_csv(folder / "p.csv").columns[0].numbers) mass += std::exp(nats) * kStep;
+  CHECK(mass == doctest::Approx(1).epsilon(.01));  // the Jacobian of the knots is in it
+  const Outcome samples = run("sample q.safetensors -n 200 -o qs.csv");
+  REQUIRE_MESSAGE(samples.code == 0, samples.err);
+  CHECK(run("eval q.safetensors skewed.csv --train skewed.csv --metrics distances,likelihood").code == 0);
+  const Outcome oracle = run("eval q.safetensors skewed.csv --oracle two_mode");
+  CHECK(oracle.code == 2);
+  CHECK(contains(oracle.err, "--scaling standardise"));
+}

@@ -168,7 +168,7 @@ TEST_CASE("info tells classes and targets") {
 }
 
 TEST_CASE("conditions that cannot be met say what to do") {
-  fails("train t.csv --class kind -o m.safetensors", 2, {"--net mlp, residual or energy"});
+  fails("train t.csv --net ncsn --class kind -o m.safetensors", 2, {"--net mlp, residual or energy"});
   fails("train t.csv --net mlp --target kind -o m.safetensors", 3, {"--class kind"});
   fails("train t.csv --net mlp --class x --columns x,y,dose -o m.safetensors", 3, {"--target"});
   fails("train t.csv --net mlp --class kin -o m.safetensors", 2, {"did you mean 'kind'"});

@@ -84,8 +84,8 @@ TEST_CASE("contradictions are refused with a remedy") {
     for (const char* part : parts) CHECK_MESSAGE(contains(r.err, part), part, " is not in: ", r.err);
   };
   fails("--net mlp --learned-variance --objective sliced", {"--objective denoising or flow_matching"});
-  fails("--learned-variance", {"--learned-variance belongs to --net mlp, residual and energy"});
-  fails("--embedding log_sigma", {"--embedding belongs to"});
+  fails("--net ncsn --learned-variance", {"--learned-variance belongs to --net mlp, residual and energy"});
+  fails("--net ncsn --embedding log_sigma", {"--embedding belongs to"});
   fails("--net energy --prediction v", {"--prediction belongs to --net mlp and residual"});
   fails("--net mlp --levels ncsnv2", {"--levels belongs to --net ncsn"});
   fails("--levels many", {"neither a count of levels (1 to 100000) nor ncsnv2"});
