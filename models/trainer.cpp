@@ -127,6 +127,7 @@ struct Trainer::State {
     if (!fresh()) split_table();
     set_length();
     if (options.ema > 0) ema = copy_of(net.parameters());
+    if (options.ema_snapshots > 0) post_hoc.emplace(net.layout().size());
     clean = Matrix(options.batch, net.dim());
     row_losses = Buffer<float>(options.batch);
     const Index counted = net.levels() == nullptr ? kLossBins : on_levels() ? levels.size() : 0;
@@ -149,6 +150,7 @@ struct Trainer::State {
   Buffer<float> gradient;  // (P)
   Buffer<float> ema;       // (P), or empty
   Buffer<float> raw;       // (P) the raw weights after use_ema(), empty before
+  std::optional<PostHocEma> post_hoc;
 
   Index train_count = 0;                 // rows of the table that are trained on
   std::vector<std::int64_t> valid_rows;  // sorted positions in the table
@@ -191,6 +193,7 @@ struct Trainer::State {
           "; give a part of the rows in [0, 1)");
     check(o.log_every >= 1, "train: log_every is ", o.log_every, "; give at least 1");
     check(o.max_loss_growth >= 0, "train: max_loss_growth is ", o.max_loss_growth, "; give 0 (no limit) or more");
+    check(o.ema_snapshots >= 0, "train: ema_snapshots is ", o.ema_snapshots, "; give 0 (none) or more");
     check(o.checkpoint_every >= 0, "train: checkpoint_every is ", o.checkpoint_every, "; give 0 (only at the end) or more");
     check(o.checkpoint_every == 0 || !o.checkpoint_path.empty(), "train: checkpoint_every is ", o.checkpoint_every,
           " and there is no checkpoint_path");
@@ -306,6 +309,12 @@ struct Trainer::State {
                 gradient.span(), net.parameters(), ema.span());
     net.parameters_changed();
     ++steps;
+    if (post_hoc) {
+      post_hoc->update(std::as_const(net).parameters());
+      // The last of the ema_snapshots is the running average at the end.
+      const auto parts = [this](std::int64_t step) { return step * options.ema_snapshots / total_steps; };
+      if (steps < total_steps && parts(steps) > parts(steps - 1)) post_hoc->snapshot();
+    }
     last_loss = loss;
     last_norm = norm;
     for (Index b = 0; level_sums.size() > 0 && b < options.batch; ++b) {
@@ -390,6 +399,7 @@ struct Trainer::State {
         {"train.data", fresh() ? std::string("fresh draws")
                                : join(data.rows.rows(), " x ", data.rows.cols(), ", crc32c ", fingerprint(data.rows))},
     };
+    if (post_hoc) all["train.ema_snapshots"] = join(o.ema_snapshots);
     if (conditional()) {
       all["train.conditions"] = join("labels crc32c ", crc32c(std::as_bytes(data.labels)), ", covariates crc32c ",
                                      fingerprint(data.covariates), ", dropout ", o.condition_dropout);
@@ -469,7 +479,30 @@ void Trainer::use_ema() {
   s.net.parameters_changed();
 }
 
+const PostHocEma* Trainer::post_hoc_ema() const { return state_->post_hoc ? &*state_->post_hoc : nullptr; }
+
 // ---- Checkpoints
+
+namespace {
+
+// The averages of a run go on with it or not at all: of a part of its steps they would be no averages of the run.
+void check_post_hoc(const Checkpoint& checkpoint, bool wanted, const std::string& path) {
+  const bool kept = checkpoint.metadata.find("train.ema_snapshots") != checkpoint.metadata.end();
+  check(kept == wanted, "Trainer::resume: the run of ", path, kept ? " keeps" : " does not keep",
+        " averages for later (ema_snapshots) and this one ", kept ? "does not" : "does", "; resume with what it began with");
+}
+
+std::optional<PostHocEma> load_post_hoc(const Checkpoint& checkpoint, const ParameterLayout& layout, bool wanted,
+                                        const std::string& path) {
+  if (!wanted) return std::nullopt;
+  if (checkpoint.step == 0) return PostHocEma(layout.size());
+  PostHocEma ema = PostHocEma::load(checkpoint, layout);
+  check<ModelFileError>(ema.steps() == checkpoint.step, path, ": the averages of ema_snapshots are at step ", ema.steps(),
+                        ", the run at ", checkpoint.step, "; the file is damaged");
+  return ema;
+}
+
+}  // namespace
 
 void Trainer::save(const std::string& path) const {
   const State& s = *state_;
@@ -488,6 +521,7 @@ void Trainer::save(const std::string& path) const {
   checkpoint.metadata["train.total_steps"] = join(s.total_steps);
   checkpoint.metadata["train.loss_average"] = join(s.loss_average);
   checkpoint.metadata["train.loss_limit"] = join(s.loss_limit);
+  if (s.post_hoc) s.post_hoc->store(checkpoint, layout);
   if (s.options.annotate) s.options.annotate(checkpoint);
   write_checkpoint(path, checkpoint);
 }
@@ -503,6 +537,7 @@ void Trainer::resume(const std::string& path) {
   }
   const double average = stored_number(checkpoint, "train.loss_average", path);
   const double limit = stored_number(checkpoint, "train.loss_limit", path);
+  check_post_hoc(checkpoint, s.post_hoc.has_value(), path);
   for (const auto& [key, value] : s.settings()) {
     const auto found = checkpoint.metadata.find(key);
     check<ModelFileError>(found != checkpoint.metadata.end(), path, ": the metadata has no '", key, "'");
@@ -520,6 +555,7 @@ void Trainer::resume(const std::string& path) {
   checkpoint.get_parameters("optim.exp_avg.", layout, exp_avg.span());
   checkpoint.get_parameters("optim.exp_avg_sq.", layout, exp_avg_sq.span());
   if (ema.size() > 0) checkpoint.get_parameters("ema.", layout, ema.span());
+  std::optional<PostHocEma> post_hoc = load_post_hoc(checkpoint, layout, s.post_hoc.has_value(), path);
 
   s.rng = *checkpoint.rng;
   s.streams = Streams(s.rng);
@@ -533,6 +569,7 @@ void Trainer::resume(const std::string& path) {
   std::copy(parameters.begin(), parameters.end(), s.net.parameters().begin());
   s.net.parameters_changed();
   s.ema = std::move(ema);
+  s.post_hoc = std::move(post_hoc);
   s.raw = Buffer<float>();
   s.steps = checkpoint.step;
   s.loss_average = average;
