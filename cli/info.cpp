@@ -1,11 +1,13 @@
 // info.cpp - tweedie info MODEL: what a model file holds.
 // SPDX-License-Identifier: MIT
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <memory>
 
 #include "tweedie/cli/model_file.h"
 #include "tweedie/cli/program.h"
 #include "tweedie/core/files/json.h"
+#include "tweedie/models/post_hoc_ema.h"
 #include "tweedie/version.h"
 
 namespace tweedie::cli {
@@ -19,7 +21,7 @@ struct Arguments {
 
 // What begins so is told in a form of its own.
 bool told(const std::string& key) {
-  for (const char* prefix : {"columns.", "conditions.", "covariates."}) {
+  for (const char* prefix : {"columns.", "conditions.", "covariates.", "post_hoc."}) {
     if (key.rfind(prefix, 0) == 0) return true;
   }
   return false;
@@ -114,6 +116,11 @@ void print_text(const ModelFile& model) {
   out += line("weights", model.weights);
   out += line("checksum", file.state_dict ? "none (a plain state dict)" : "ok");
   out += condition_lines(model.conditions);
+  if (PostHocEma::stored_in(file)) {
+    const std::string& steps = file.metadata.at("post_hoc.steps");
+    out += line("averages put by",
+                join("2 at ", 1 + std::count(steps.begin(), steps.end(), ' '), " steps; `tweedie ema` takes one"));
+  }
   for (const auto& [name, value] : file.metadata) {
     if (!told(name)) out += line(name, value);
   }

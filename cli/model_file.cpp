@@ -32,6 +32,11 @@ ModelFile load_model(const std::string& path, bool raw_weights) {
     fail<ModelFileError>(path, ": ", error.what());
   }
   const Checkpoint& file = model.checkpoint;
+  const auto width = file.metadata.find("ema.sigma_rel");
+  if (width != file.metadata.end()) {  // `tweedie ema` wrote these weights alone
+    model.weights = join("averaged (sigma_rel ", width->second, ")");
+    return model;
+  }
   model.weights = raw_weights ? "raw" : file.has_prefix("best.") ? "best" : file.has_prefix("ema.") ? "averaged" : "raw";
   return model;
 }

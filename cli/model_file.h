@@ -21,7 +21,7 @@ struct ModelFile {
   std::unique_ptr<NoiseLevels> levels;  // the network's own, or 30 geometric ones over its range
   TableCode code;                       // of the columns that are modelled
   ConditionCode conditions;             // of those that they are conditioned on
-  std::string weights;                  // which the network has: "best", "averaged" or "raw"
+  std::string weights;                  // which the network has: "best", "averaged", "raw" or "averaged (sigma_rel .13)"
 };
 
 /// Best weights if the file has them, else averaged, else raw; or raw when asked for. Errors name the file.

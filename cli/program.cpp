@@ -132,9 +132,9 @@ int run(int argc, char** argv) {
       "  tweedie sample model.safetensors -n 1000 -o new.csv draw new rows\n"
       "Exit codes: 0 ok, 2 usage, 3 bad data, 4 bad model file, 5 diverged, 6 no device or memory, 7 files, 130 interrupted.");
 
-  std::vector<Command> commands = {demo_command(program),   data_command(program), train_command(program),
-                                   sample_command(program), logp_command(program), impute_command(program),
-                                   eval_command(program)};
+  std::vector<Command> commands = {demo_command(program),   data_command(program),   train_command(program),
+                                   ema_command(program),    sample_command(program), logp_command(program),
+                                   impute_command(program), eval_command(program)};
 #ifdef TWEEDIE_HAVE_PLOTS
   commands.push_back(plot_command(program));
 #endif

@@ -45,6 +45,7 @@ struct Command {
 Command demo_command(CLI::App& program);
 Command data_command(CLI::App& program);
 Command train_command(CLI::App& program);
+Command ema_command(CLI::App& program);
 Command sample_command(CLI::App& program);
 Command logp_command(CLI::App& program);
 Command impute_command(CLI::App& program);

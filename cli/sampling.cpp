@@ -426,6 +426,8 @@ std::vector<std::int32_t> draw_classes(const std::vector<double>& counts, const 
 Drawn draw(const ScoreModel& model, const NoiseLevels& levels, Index n, const SamplingArguments& arguments,
            const TrajectoryRequest& trajectory, Rng rng, const Console& console,
            const std::function<void(ConstRows<float>)>& take) {
+  check(model.num_classes() == 0 && model.covariate_dim() == 0,
+        "this model is conditioned on columns of its table; draw its rows with `tweedie sample`, and give that file here");
   const Plan plan{arguments.sampler.empty() ? default_sampler(model) : arguments.sampler, {&model}, nullptr};
   return draw_by(plan, levels, n, arguments, trajectory, rng, console,
                  [&](ConstRows<float> rows, std::span<const std::int32_t>) { take(rows); });

@@ -72,7 +72,7 @@ struct Drawn {
 };
 
 /// Calls take(rows) with n scaled rows in order, in blocks of kBlockRows that each have a stream of their own: the first k rows
-/// are the same for every n. Ctrl-C is a CancelledError.
+/// are the same for every n. Ctrl-C is a CancelledError. Throws UsageError for a model that takes conditions: see the next one.
 inline constexpr Index kBlockRows = 16384;
 Drawn draw(const ScoreModel& model, const NoiseLevels& levels, Index n, const SamplingArguments& arguments,
            const TrajectoryRequest& trajectory, Rng rng, const Console& console,

@@ -31,7 +31,7 @@ struct Arguments {
   std::string label, target;
   double condition_dropout = .1;
   // the optimiser
-  std::int64_t steps = 0, epochs = 0, warmup = 0, log_every = 0, checkpoint_every = 0;
+  std::int64_t steps = 0, epochs = 0, warmup = 0, log_every = 0, checkpoint_every = 0, ema_snapshots = 0;
   Index batch = 0;
   double lr = 2e-3, weight_decay = 0, clip_norm = 1, ema = .999, valid_fraction = .1;
   std::string schedule = "cosine", keep = "last";
@@ -149,6 +149,7 @@ TrainOptions train_options(const Arguments& a, const Source& source) {
   o.clip_norm = a.clip_norm;
   o.ema = a.ema;
   o.ema_warmup = a.ema > 0;
+  o.ema_snapshots = a.ema_snapshots;
   o.sigma_sampling = sampling_of(a.objective, a.network);
   o.condition_dropout = a.conditional() ? a.condition_dropout : 0;
   o.valid_fraction = source.fresh() ? 0 : a.valid_fraction;
@@ -314,6 +315,11 @@ std::vector<CLI::Option*> add_run_options(CLI::App& app, Arguments& a) {
       ->group(group);
   app.add_option("--ema", a.ema, "Decay of the weights' average, min(ema, (1 + t) / (10 + t)); 0: none")
       ->check(CLI::Range(0., 1.))
+      ->group(group);
+  app.add_option("--ema-snapshots", a.ema_snapshots,
+                 "Put so many copies of two more averages by, over the run, from which `tweedie ema` makes one of any length "
+                 "afterwards (16 are good; each makes the file two networks larger); 0: none")
+      ->check(CLI::Range(0, 10000))
       ->group(group);
   CLI::Option* valid =
       app.add_option("--valid-fraction", a.valid_fraction,

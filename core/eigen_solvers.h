@@ -1,4 +1,4 @@
-// eigen_solvers.h - Eigen's Cholesky factorisation and eigenvalue solver, under the namespace that eigen.h chose.
+// eigen_solvers.h - Eigen's Cholesky and orthogonal factorisations and eigenvalue solver, under the namespace that eigen.h chose.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -6,3 +6,4 @@
 
 #include <Eigen/Cholesky>
 #include <Eigen/Eigenvalues>
+#include <Eigen/QR>

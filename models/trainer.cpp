@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "tweedie/core/files/checksum.h"
+#include "tweedie/models/detail/batches.h"
 
 namespace tweedie {
 
@@ -18,15 +19,6 @@ namespace {
 constexpr double kSmoothing = .98;
 constexpr std::int64_t kChapterEpochs = 100;
 constexpr Index kLossBins = 8;  // of ln sigma, in reports of networks without levels
-
-// Children of the run's stream, in the order of splitting.
-struct Streams {
-  explicit Streams(Rng rng) : order(rng.split()), noise(rng.split()), valid(rng.split()), valid_noise(rng.split()) {}
-  Rng order;        // of the rows, by epoch
-  Rng noise;        // level, eps and directions of the training batches, by step
-  Rng valid;        // which rows are kept apart
-  Rng valid_noise;  // their fixed noise
-};
 
 SigmaSampling sampling_of(const Network& net, const TrainOptions& options) {
   if (options.sigma_sampling.kind() != SigmaSampling::Kind::automatic) return options.sigma_sampling;
@@ -45,40 +37,6 @@ NoiseLevels levels_of(const Network& net, const SigmaSampling& sampling) {
   const double low = net.sigma_min(), high = net.sigma_max();
   check(std::isfinite(high) && low > 0, "train: the network's sigma range [", low, ", ", high, "] is not positive and finite");
   return low < high ? NoiseLevels({high, low}) : NoiseLevels({high});
-}
-
-void check_rows(const char* what, ConstRows<float> data) {
-  for (Index r = 0; r < data.rows(); ++r) {
-    for (Index c = 0; c < data.cols(); ++c) {
-      check<DataError>(std::isfinite(data(r, c)), "train: row ", r, ", column ", c, " of the ", what, " is not finite (",
-                       data(r, c), "); drop the row or fill the cell");
-    }
-  }
-}
-
-void check_data(const Network& net, const TrainingData& data) {
-  const Index rows = data.rows.rows(), classes = net.num_classes(), width = net.covariate_dim();
-  check<DataError>(rows >= 1, "train: the data has no rows");
-  check<DataError>(data.rows.cols() == net.dim(), "train: the data is ", shape(data.rows), ", the network expects ", net.dim(),
-                   " columns");
-  check_rows("data", data.rows);
-
-  const auto labels = static_cast<Index>(data.labels.size());
-  check<DataError>(classes > 0 || labels == 0, "train: ", labels, " labels are given and the network takes none; leave them out");
-  check<DataError>(classes == 0 || labels == rows, "train: ", labels, " labels for ", rows, " rows; the network has ", classes,
-                   " classes: give TrainingData with a label for each row");
-  for (Index r = 0; r < labels; ++r) {
-    const std::int32_t label = data.labels[static_cast<std::size_t>(r)];
-    check<DataError>(label >= 0 && label < classes, "train: the label of row ", r, " is ", label,
-                     "; the network's run from 0 to ", classes - 1);
-  }
-  const bool covariates = data.covariates.rows() > 0 || data.covariates.cols() > 0;
-  check<DataError>(width > 0 || !covariates, "train: covariates ", shape(data.covariates),
-                   " are given and the network takes none; leave them out");
-  check<DataError>(width == 0 || (data.covariates.rows() == rows && data.covariates.cols() == width),
-                   "train: the covariates are ", shape(data.covariates), ", expected (", rows, ", ", width,
-                   "): give TrainingData with covariates for each row");
-  check_rows("covariates", data.covariates);
 }
 
 std::uint32_t fingerprint(ConstRows<float> data) {
@@ -113,34 +71,30 @@ void check_finite(std::span<const float> values, const ParameterLayout& layout, 
 struct Trainer::State {
   State(Network& network, const TrainingData& table, FreshRows generator, TrainOptions run, const Rng& stream)
       : net(network),
-        data(table),
-        draw(std::move(generator)),
         options(std::move(run)),
         rng(stream),
-        streams(stream),
         sampling(sampling_of(network, options)),
         levels(levels_of(network, sampling)),
         engine(make_training_step(network, options.objective, options.device, options.precision, options.engine)),
         adam(network.layout().size(), options.adam),
         gradient(network.layout().size()) {
-    check_options();
-    if (!fresh()) split_table();
+    check_options(static_cast<bool>(generator));
+    batches.emplace(net, table, std::move(generator), options, sampling, levels, rng);
+    if (!batches->validation_rows().empty()) {
+      valid_engine = make_training_step(net, options.objective, options.device, options.precision, options.engine);
+    }
     set_length();
     if (options.ema > 0) ema = copy_of(net.parameters());
-    clean = Matrix(options.batch, net.dim());
+    if (options.ema_snapshots > 0) post_hoc.emplace(net.layout().size());
     row_losses = Buffer<float>(options.batch);
     const Index counted = net.levels() == nullptr ? kLossBins : on_levels() ? levels.size() : 0;
     level_sums = Buffer<double>(counted);
     level_counts = Buffer<std::int64_t>(counted);
-    if (options.condition_dropout > 0) batch.dropped = Buffer<std::int32_t>(options.batch);
   }
 
   Network& net;
-  TrainingData data;  // empty for fresh draws
-  FreshRows draw;
   TrainOptions options;
-  Rng rng;  // as given: what a checkpoint stores
-  Streams streams;
+  Rng rng;                 // as given: what a checkpoint stores
   SigmaSampling sampling;  // never automatic
   NoiseLevels levels;      // of a network without: the ends of its range
   std::unique_ptr<TrainingEngine> engine;
@@ -149,16 +103,11 @@ struct Trainer::State {
   Buffer<float> gradient;  // (P)
   Buffer<float> ema;       // (P), or empty
   Buffer<float> raw;       // (P) the raw weights after use_ema(), empty before
+  std::optional<PostHocEma> post_hoc;
 
-  Index train_count = 0;                 // rows of the table that are trained on
-  std::vector<std::int64_t> valid_rows;  // sorted positions in the table
-  std::optional<Permutation> split;      // of the table: its first places are the validation rows
-  std::optional<Permutation> order;      // of order_epoch
-  std::uint64_t order_epoch = 0;
+  std::optional<detail::Batches> batches;  // after the options were checked
 
   std::int64_t total_steps = 0, steps = 0;
-  Matrix clean;  // (B, D)
-  Batch batch;
   Buffer<float> row_losses;  // (B)
   double last_loss = 0, last_norm = 0, last_rate = 0;
   double loss_average = 0;    // sum over steps of (1 - .98) .98^age loss
@@ -169,7 +118,6 @@ struct Trainer::State {
 
   bool on_levels() const { return sampling.kind() == SigmaSampling::Kind::levels; }
   bool conditional() const { return net.num_classes() > 0 || net.covariate_dim() > 0; }
-  bool fresh() const { return static_cast<bool>(draw); }
   double smoothed() const { return steps == 0 ? 0 : loss_average / (1 - std::pow(kSmoothing, static_cast<double>(steps))); }
   std::span<const float> raw_parameters() const { return raw.size() > 0 ? raw.span() : std::as_const(net).parameters(); }
 
@@ -179,7 +127,7 @@ struct Trainer::State {
     return copy;
   }
 
-  void check_options() const {
+  void check_options(bool fresh) const {
     const TrainOptions& o = options;
     check(o.batch >= 1, "train: batch is ", o.batch, "; give at least 1");
     check(o.steps >= 0 && o.epochs >= 0, "train: steps is ", o.steps, " and epochs ", o.epochs, "; neither may be negative");
@@ -191,6 +139,7 @@ struct Trainer::State {
           "; give a part of the rows in [0, 1)");
     check(o.log_every >= 1, "train: log_every is ", o.log_every, "; give at least 1");
     check(o.max_loss_growth >= 0, "train: max_loss_growth is ", o.max_loss_growth, "; give 0 (no limit) or more");
+    check(o.ema_snapshots >= 0, "train: ema_snapshots is ", o.ema_snapshots, "; give 0 (none) or more");
     check(o.checkpoint_every >= 0, "train: checkpoint_every is ", o.checkpoint_every, "; give 0 (only at the end) or more");
     check(o.checkpoint_every == 0 || !o.checkpoint_path.empty(), "train: checkpoint_every is ", o.checkpoint_every,
           " and there is no checkpoint_path");
@@ -202,29 +151,15 @@ struct Trainer::State {
           " and the network takes no condition; leave it at 0");
     ema_decay(o.ema, o.ema_warmup, 0);
     schedule_factor(o.schedule, 0, 1);
-    if (!fresh()) return;
+    if (!fresh) return;
     check(o.steps > 0, "train: fresh draws have no epochs; give steps");
     check(!conditional(), "train: fresh draws carry no labels or covariates, which the network needs; give TrainingData");
     check(o.valid_fraction == 0, "train: fresh draws have no rows to keep apart; leave valid_fraction at 0");
   }
 
-  void split_table() {
-    check_data(net, data);
-    const Index rows = data.rows.rows();
-    if (options.valid_fraction > 0) {
-      const auto count = static_cast<Index>(std::llround(options.valid_fraction * static_cast<double>(rows)));
-      check<DataError>(count >= 1 && count < rows, "train: valid_fraction ", options.valid_fraction, " of ", rows, " rows keeps ",
-                       count, " apart; at least one row must stay on either side");
-      split.emplace(streams.valid, 0, static_cast<std::uint64_t>(rows));
-      for (Index i = 0; i < count; ++i) valid_rows.push_back(static_cast<std::int64_t>((*split)(static_cast<std::uint64_t>(i))));
-      std::sort(valid_rows.begin(), valid_rows.end());
-      valid_engine = make_training_step(net, options.objective, options.device, options.precision, options.engine);
-    }
-    train_count = rows - static_cast<Index>(valid_rows.size());
-  }
-
   // An epoch is train_count rows; see the file's head.
   void set_length() {
+    const Index train_count = batches->train_count();
     total_steps = options.steps;
     if (total_steps == 0) {
       const std::int64_t epochs = options.epochs > 0 ? options.epochs : kChapterEpochs;
@@ -235,54 +170,9 @@ struct Trainer::State {
     check(total_steps < std::int64_t{1} << 32, "train: ", total_steps, " steps; the random streams hold 2^32");
   }
 
-  // The row at a place of the endless sequence [epoch 0 | epoch 1 | ...].
-  Index table_row(std::uint64_t place) {
-    const auto n = static_cast<std::uint64_t>(train_count);
-    const std::uint64_t epoch = place / n;
-    if (!order || epoch != order_epoch) {
-      check(epoch < std::uint64_t{1} << 32, "train: epoch ", epoch, "; the random streams hold 2^32");
-      order.emplace(streams.order, static_cast<std::uint32_t>(epoch), n);
-      order_epoch = epoch;
-    }
-    const std::uint64_t row = (*order)(place % n);
-    return static_cast<Index>(split ? (*split)(row + valid_rows.size()) : row);
-  }
-
-  // A row of the table with its condition into row b of the clean rows and of a batch whose condition buffers have their size.
-  void take_row(Index row, Index b, Matrix& rows, Batch& into) const {
-    const auto values = data.rows.row(row);
-    std::copy(values.begin(), values.end(), rows.row(b).begin());
-    if (!data.labels.empty()) into.labels[b] = data.labels[static_cast<std::size_t>(row)];
-    if (data.covariates.rows() > 0) {
-      const auto covariates = data.covariates.row(row);
-      std::copy(covariates.begin(), covariates.end(), into.covariates.row(b).begin());
-    }
-  }
-
-  void size_conditions(Index rows, Batch& into) const {
-    if (net.num_classes() > 0 && into.labels.size() != rows) into.labels = Buffer<std::int32_t>(rows);
-    if (net.covariate_dim() > 0 && into.covariates.rows() != rows) into.covariates = Matrix(rows, net.covariate_dim());
-  }
-
-  void draw_batch() {
-    const std::uint64_t first = static_cast<std::uint64_t>(steps) * static_cast<std::uint64_t>(options.batch);
-    if (fresh()) {
-      draw(first, clean.view());
-    } else {
-      size_conditions(options.batch, batch);
-      for (Index b = 0; b < options.batch; ++b) take_row(table_row(first + static_cast<std::uint64_t>(b)), b, clean, batch);
-    }
-    const PerturbOptions draws{.sampling = sampling, .step = static_cast<std::uint32_t>(steps)};
-    perturb<float>(clean, levels, streams.noise, draws, batch);
-    draw_directions(options.objective, streams.noise, draws, batch);
-    for (Index b = 0; b < batch.dropped.size(); ++b) {
-      const double u = streams.noise.uniform(Purpose::dropout, draws.step, static_cast<std::uint64_t>(b));
-      batch.dropped[b] = u <= options.condition_dropout ? 1 : 0;
-    }
-  }
-
   // Where a row's loss is counted: its level, or its eighth of the network's ln sigma, the largest first.
   Index loss_bin(Index b) const {
+    const Batch& batch = batches->batch();
     if (on_levels()) return batch.level[b];
     if (levels.size() == 1) return 0;
     const double place = std::log(levels.max() / static_cast<double>(batch.sigma[b])) / std::log(levels.max() / levels.min());
@@ -292,7 +182,7 @@ struct Trainer::State {
   double step() {
     check(raw.size() == 0, "Trainer::step: use_ema() has ended this run");
     check(steps < total_steps, "Trainer::step: all ", total_steps, " steps are done");
-    draw_batch();
+    const Batch& batch = batches->draw(steps);
     const double loss = engine->loss_and_gradient(std::as_const(net).parameters(), batch, gradient.span(), row_losses.span());
     const double norm = adam.norm(gradient.span());
     const double average = kSmoothing * loss_average + (1 - kSmoothing) * loss;
@@ -306,6 +196,12 @@ struct Trainer::State {
                 gradient.span(), net.parameters(), ema.span());
     net.parameters_changed();
     ++steps;
+    if (post_hoc) {
+      post_hoc->update(std::as_const(net).parameters());
+      // The last of the ema_snapshots is the running average at the end.
+      const auto parts = [this](std::int64_t step) { return step * options.ema_snapshots / total_steps; };
+      if (steps < total_steps && parts(steps) > parts(steps - 1)) post_hoc->snapshot();
+    }
     last_loss = loss;
     last_norm = norm;
     for (Index b = 0; level_sums.size() > 0 && b < options.batch; ++b) {
@@ -333,6 +229,7 @@ struct Trainer::State {
   }
 
   [[noreturn]] void diverged(double loss, double norm, const char* what) const {
+    const Batch& batch = batches->batch();
     // The worst row's noise: the first that is not finite, else the largest loss.
     Index worst = 0;
     for (Index b = 0; b < options.batch; ++b) {
@@ -352,29 +249,10 @@ struct Trainer::State {
                         "), clip gradients (clip_norm) or standardise the data");
   }
 
-  // In blocks of the batch's size, noise fixed by the row's place among the validation rows.
-  double validation_loss() {
-    const std::span<const float> weights = ema.size() > 0 ? ema.span() : raw_parameters();
-    const auto count = static_cast<Index>(valid_rows.size());
-    double sum = 0;
-    Batch block;
-    for (Index first = 0; first < count; first += options.batch) {
-      Matrix rows(std::min(options.batch, count - first), data.rows.cols());
-      size_conditions(rows.rows(), block);
-      for (Index b = 0; b < rows.rows(); ++b) take_row(valid_rows[static_cast<std::size_t>(first + b)], b, rows, block);
-      const PerturbOptions draws{.sampling = sampling, .first_row = static_cast<std::uint64_t>(first)};
-      perturb<float>(rows, levels, streams.valid_noise, draws, block);
-      draw_directions(options.objective, streams.valid_noise, draws, block);
-      Buffer<float> losses(rows.rows());
-      valid_engine->loss(weights, block, losses.span());
-      for (const float loss : losses) sum += static_cast<double>(loss);
-    }
-    return sum / static_cast<double>(count);
-  }
-
   // The options that fix a run's numbers, as a checkpoint stores them.
   Strings settings() const {
     const TrainOptions& o = options;
+    const TrainingData& data = batches->data();
     Strings all = {
         {"train.objective", describe(o.objective)},
         {"train.batch", join(o.batch)},
@@ -387,9 +265,10 @@ struct Trainer::State {
         {"train.ema", join(o.ema, o.ema_warmup ? ", warm-up" : "")},
         {"train.sigma_sampling", describe(sampling)},
         {"train.valid_fraction", join(o.valid_fraction)},
-        {"train.data", fresh() ? std::string("fresh draws")
-                               : join(data.rows.rows(), " x ", data.rows.cols(), ", crc32c ", fingerprint(data.rows))},
+        {"train.data", batches->fresh() ? std::string("fresh draws")
+                                        : join(data.rows.rows(), " x ", data.rows.cols(), ", crc32c ", fingerprint(data.rows))},
     };
+    if (post_hoc) all["train.ema_snapshots"] = join(o.ema_snapshots);
     if (conditional()) {
       all["train.conditions"] = join("labels crc32c ", crc32c(std::as_bytes(data.labels)), ", covariates crc32c ",
                                      fingerprint(data.covariates), ", dropout ", o.condition_dropout);
@@ -430,22 +309,22 @@ bool Trainer::run(const TrainingCallback& callback) {
 std::int64_t Trainer::steps_done() const { return state_->steps; }
 std::int64_t Trainer::total_steps() const { return state_->total_steps; }
 std::string_view Trainer::engine() const { return state_->engine->name(); }
-std::span<const std::int64_t> Trainer::validation_rows() const { return state_->valid_rows; }
+std::span<const std::int64_t> Trainer::validation_rows() const { return state_->batches->validation_rows(); }
 
 TrainingStep Trainer::report() {
   State& s = *state_;
   TrainingStep r;
   r.step = s.steps;
   r.total_steps = s.total_steps;
-  if (s.train_count > 0) {
-    r.epoch = static_cast<double>(s.steps) * static_cast<double>(s.options.batch) / static_cast<double>(s.train_count);
+  if (s.batches->train_count() > 0) {
+    r.epoch = static_cast<double>(s.steps) * static_cast<double>(s.options.batch) / static_cast<double>(s.batches->train_count());
   }
   r.loss = s.last_loss;
   r.smoothed_loss = s.smoothed();
   r.learning_rate = s.last_rate;
   r.gradient_norm = s.last_norm;
-  r.has_valid_loss = !s.valid_rows.empty();
-  if (r.has_valid_loss) r.valid_loss = s.validation_loss();
+  r.has_valid_loss = !validation_rows().empty();
+  if (r.has_valid_loss) r.valid_loss = s.batches->validation_loss(*s.valid_engine, ema_parameters());
   for (Index l = 0; l < s.level_sums.size(); ++l) {
     r.level_losses.push_back(s.level_counts[l] > 0 ? s.level_sums[l] / static_cast<double>(s.level_counts[l])
                                                    : std::numeric_limits<double>::quiet_NaN());
@@ -469,7 +348,30 @@ void Trainer::use_ema() {
   s.net.parameters_changed();
 }
 
+const PostHocEma* Trainer::post_hoc_ema() const { return state_->post_hoc ? &*state_->post_hoc : nullptr; }
+
 // ---- Checkpoints
+
+namespace {
+
+// The averages of a run go on with it or not at all: of a part of its steps they would be no averages of the run.
+void check_post_hoc(const Checkpoint& checkpoint, bool wanted, const std::string& path) {
+  const bool kept = checkpoint.metadata.find("train.ema_snapshots") != checkpoint.metadata.end();
+  check(kept == wanted, "Trainer::resume: the run of ", path, kept ? " keeps" : " does not keep",
+        " averages for later (ema_snapshots) and this one ", kept ? "does not" : "does", "; resume with what it began with");
+}
+
+std::optional<PostHocEma> load_post_hoc(const Checkpoint& checkpoint, const ParameterLayout& layout, bool wanted,
+                                        const std::string& path) {
+  if (!wanted) return std::nullopt;
+  if (checkpoint.step == 0) return PostHocEma(layout.size());
+  PostHocEma ema = PostHocEma::load(checkpoint, layout);
+  check<ModelFileError>(ema.steps() == checkpoint.step, path, ": the averages of ema_snapshots are at step ", ema.steps(),
+                        ", the run at ", checkpoint.step, "; the file is damaged");
+  return ema;
+}
+
+}  // namespace
 
 void Trainer::save(const std::string& path) const {
   const State& s = *state_;
@@ -488,6 +390,7 @@ void Trainer::save(const std::string& path) const {
   checkpoint.metadata["train.total_steps"] = join(s.total_steps);
   checkpoint.metadata["train.loss_average"] = join(s.loss_average);
   checkpoint.metadata["train.loss_limit"] = join(s.loss_limit);
+  if (s.post_hoc) s.post_hoc->store(checkpoint, layout);
   if (s.options.annotate) s.options.annotate(checkpoint);
   write_checkpoint(path, checkpoint);
 }
@@ -503,6 +406,7 @@ void Trainer::resume(const std::string& path) {
   }
   const double average = stored_number(checkpoint, "train.loss_average", path);
   const double limit = stored_number(checkpoint, "train.loss_limit", path);
+  check_post_hoc(checkpoint, s.post_hoc.has_value(), path);
   for (const auto& [key, value] : s.settings()) {
     const auto found = checkpoint.metadata.find(key);
     check<ModelFileError>(found != checkpoint.metadata.end(), path, ": the metadata has no '", key, "'");
@@ -520,19 +424,15 @@ void Trainer::resume(const std::string& path) {
   checkpoint.get_parameters("optim.exp_avg.", layout, exp_avg.span());
   checkpoint.get_parameters("optim.exp_avg_sq.", layout, exp_avg_sq.span());
   if (ema.size() > 0) checkpoint.get_parameters("ema.", layout, ema.span());
+  std::optional<PostHocEma> post_hoc = load_post_hoc(checkpoint, layout, s.post_hoc.has_value(), path);
 
   s.rng = *checkpoint.rng;
-  s.streams = Streams(s.rng);
-  s.order.reset();
-  if (!s.fresh()) {
-    s.valid_rows.clear();
-    s.split.reset();
-    s.split_table();
-  }
+  s.batches->restart(s.rng);
   s.adam.restore(checkpoint.step, exp_avg.span(), exp_avg_sq.span());
   std::copy(parameters.begin(), parameters.end(), s.net.parameters().begin());
   s.net.parameters_changed();
   s.ema = std::move(ema);
+  s.post_hoc = std::move(post_hoc);
   s.raw = Buffer<float>();
   s.steps = checkpoint.step;
   s.loss_average = average;

@@ -12,8 +12,8 @@
 // A conditional network is trained on TrainingData, whose labels and covariates go with their rows through shuffling, validation
 // split and resuming. With condition_dropout p it learns the unconditional score too, as classifier-free guidance needs: each
 // row goes without its condition with probability p [Ho & Salimans 2022, Alg. 1].
-// In the steady state a step allocates nothing (explicit score matching aside: its D recorded gradients come in vectors).
-// SPDX-License-Identifier: MIT
+// In the steady state a step allocates nothing, but where it puts a copy of the weights' averages by (explicit score matching
+// aside: its D recorded gradients come in vectors). SPDX-License-Identifier: MIT
 #pragma once
 
 #include <atomic>
@@ -30,6 +30,7 @@
 #include "tweedie/models/checkpoint.h"
 #include "tweedie/models/objectives.h"
 #include "tweedie/models/optimizer.h"
+#include "tweedie/models/post_hoc_ema.h"
 #include "tweedie/models/training_engine.h"
 
 namespace tweedie {
@@ -50,8 +51,11 @@ struct TrainOptions {
   double learning_rate = 1e-3;
   ScheduleOptions schedule = {};
   AdamOptions adam = {};
-  double clip_norm = 0;    // largest norm of a gradient; 0: no clipping
-  double ema = .999;       // decay of the weights' average; 0: none (as in the chapter)
+  double clip_norm = 0;  // largest norm of a gradient; 0: no clipping
+  double ema = .999;     // decay of the weights' average; 0: none (as in the chapter)
+  // Copies put by over the run, evenly, of two averages whose length is chosen afterwards (post_hoc_ema.h). Each takes twice the
+  // network's memory, in the run and in its checkpoints. 0: none.
+  std::int64_t ema_snapshots = 0;
   bool ema_warmup = true;  // decay min(ema, (1 + t) / (10 + t)), so that a short run's average forgets its untrained start
   // automatic: levels of a network that has them; else flow() for flow matching, process(p) for the likelihood weighting of p,
   // lognormal() for the edm weighting and continuous for all others.
@@ -146,6 +150,8 @@ class TWEEDIE_API Trainer {
 
   /// The averaged weights (P); the network's own where ema is 0. The network itself holds the raw weights while training.
   std::span<const float> ema_parameters() const;
+  /// The averages of ema_snapshots; nullptr where that is 0.
+  const PostHocEma* post_hoc_ema() const;
   /// Ends the run with the averaged weights in the network (nothing happens where ema is 0). save() still writes both.
   void use_ema();
   /// Rows kept apart for validation, as positions in the table, sorted.

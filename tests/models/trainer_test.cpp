@@ -219,6 +219,7 @@ std::vector<Case> cases() {
         .valid_fraction = .1}},
       {"continuous, sliced", {.objective = Sliced{}, .steps = 25, .batch = 24, .sigma_sampling = SigmaSampling::continuous}},
       {"fresh draws", {.steps = 25, .batch = 32, .ema = .9}, true},
+      {"averages for later", {.steps = 25, .batch = 32, .ema_snapshots = 4}},
   };
 }
 Trainer make_trainer(ScoreNetwork& net, const Case& c, const Matrix& data) {
@@ -341,6 +342,30 @@ TEST_CASE("train() leaves the averaged weights") {
   CHECK(weights_of(net) != weights_of(other));
 }
 
+TEST_CASE("averages for later: copies at even steps, the recursion over the trained weights") {
+  const Folder folder("post_hoc");
+  const Matrix data = datasets::three_gaussians(100, Rng{42});
+  ScoreNetwork net = small_network();
+  Trainer trainer(net, data, {.steps = 30, .batch = 32, .ema_snapshots = 4}, Rng{5});
+  PostHocEma expected(net.layout().size());
+  for (int i = 0; i < 30; ++i) {
+    trainer.step();
+    expected.update(net.parameters());
+  }
+  REQUIRE(trainer.post_hoc_ema() != nullptr);
+  const PostHocEma& ema = *trainer.post_hoc_ema();
+  CHECK(ema.snapshots() == std::vector<std::int64_t>{8, 15, 23});
+  for (std::size_t k = 0; k < 2; ++k)
+    CHECK(std::equal(ema.average(k).begin(), ema.average(k).end(), expected.average(k).begin()));
+  trainer.save(folder / "net");
+  const Checkpoint file = read_checkpoint(folder / "net");
+  CHECK(file.metadata.at("post_hoc.steps") == "8 15 23 30");
+  CHECK(PostHocEma::load(file, net.layout()).reconstruct(.08).parameters == ema.reconstruct(.08).parameters);
+  ScoreNetwork other = small_network();
+  CHECK(Trainer(other, data, {.steps = 3}, Rng{5}).post_hoc_ema() == nullptr);
+  CHECK_THROWS_AS(Trainer(other, data, {.steps = 3, .ema_snapshots = -1}, Rng{5}), UsageError);
+}
+
 TEST_CASE("the average of a short run is one of trained weights, by default") {
   // With decay .999 alone the start would keep .999^200 = 82% of the average.
   const Matrix data = datasets::three_gaussians(300, Rng{42});
@@ -391,6 +416,9 @@ TEST_CASE("resume refuses another run and names the difference") {
   changed.steps = 40;  // a longer run is no other run
   CHECK(refusal(changed, data).empty());
   CHECK(contains(refusal(options, other_data), "data is '100 x 2"));
+  changed = options;
+  changed.ema_snapshots = 3;
+  CHECK(contains(refusal(changed, data), "does not keep averages for later (ema_snapshots)"));
   CHECK(contains(refusal(options, data, "weights"), "no checkpoint of a training run"));
 
   ScoreNetwork wide({.data_dim = 2, .hidden_dim = 24}, Rng{3});

@@ -122,6 +122,7 @@ TEST_CASE("a training step in its steady state allocates nothing") {
     CHECK(allocations_of(count, {.batch = 64}, 32) == 0);
     CHECK(allocations_of(count, {.batch = 512, .clip_norm = 1, .ema = .999, .valid_fraction = .1}, 256) == 0);
     CHECK(allocations_of(count, {.batch = 64, .sigma_sampling = SigmaSampling::continuous}, 32) == 0);
+    CHECK(allocations_of(count, {.batch = 64, .ema_snapshots = 2}, 32) == 0);  // the copy is of step 50
     for (const Architecture architecture : {Architecture::mlp, Architecture::residual}) {
       const Make make = [architecture](Index hidden_dim) { return continuous(architecture, hidden_dim); };
       const TrainOptions options{.batch = 64, .sigma_sampling = SigmaSampling::continuous, .condition_dropout = .2};
