@@ -103,6 +103,9 @@ Likelihood likelihood(const ScoreModel& model, const TableCode& code, ConstRows<
   const double jacobian = log_jacobian(code);
   for (double& nats : p.nats) nats -= jacobian;
   l.density = mean_log_density(p.nats, held_out.cols());
+  const auto middle = p.nats.begin() + static_cast<std::ptrdiff_t>(p.nats.size() / 2);
+  std::nth_element(p.nats.begin(), middle, p.nats.end());
+  l.median = *middle;
   l.evaluations = p.evaluations;
   return l;
 }
