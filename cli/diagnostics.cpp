@@ -98,6 +98,9 @@ Likelihood likelihood(const ScoreModel& model, const TableCode& code, ConstRows<
   const std::vector<double> jacobian = code.log_jacobian(rows);
   for (std::size_t i = 0; i < p.nats.size(); ++i) p.nats[i] += jacobian[i];
   l.density = mean_log_density(p.nats, held_out.cols());
+  const auto middle = p.nats.begin() + static_cast<std::ptrdiff_t>(p.nats.size() / 2);
+  std::nth_element(p.nats.begin(), middle, p.nats.end());
+  l.median = *middle;
   l.evaluations = p.evaluations;
   return l;
 }

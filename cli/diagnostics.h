@@ -60,6 +60,7 @@ void warn_of_whole_numbers(const Console& console, const TableCode& code, double
 
 struct Likelihood {
   MeanLogDensity density;
+  double median = 0;  // nats; a single row far from all others can rule the mean
   Index rows = 0;
   Divergence divergence = Divergence::exact;
   std::int64_t evaluations = 0;  // of the row that took most

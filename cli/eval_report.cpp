@@ -35,7 +35,14 @@ void write_stein(JsonWriter& json, double sigma, const Evaluation& e) {
 void write_likelihood(JsonWriter& json, double sigma, const Likelihood& l) {
   json.key("likelihood").begin_object().key("mean_log_density").value(l.density.mean);
   if (std::isfinite(l.density.standard_error)) json.key("standard_error").value(l.density.standard_error);
-  json.key("bits_per_dim").value(l.density.bits_per_dim).key("rows").value(l.rows).key("sigma_min").value(sigma);
+  json.key("median")
+      .value(l.median)
+      .key("bits_per_dim")
+      .value(l.density.bits_per_dim)
+      .key("rows")
+      .value(l.rows)
+      .key("sigma_min")
+      .value(sigma);
   json.key("divergence").value(to_string(l.divergence)).key("evaluations").value(l.evaluations).end_object();
 }
 
@@ -103,8 +110,9 @@ std::string stein_lines(double sigma, const Evaluation& e) {
 std::string likelihood_lines(double sigma, const Likelihood& l) {
   return join("  log-density of held-out rows ", number(l.density.mean, 5),
               std::isfinite(l.density.standard_error) ? join(" +- ", number(l.density.standard_error, 2)) : std::string(),
-              " nats in the data's units (", number(l.density.bits_per_dim, 4), " bits/dim) at sigma = ", number(sigma), "; ",
-              l.rows, " rows, ", l.divergence == Divergence::exact ? "exact trace" : "Hutchinson's trace", "\n");
+              " nats in the data's units (", number(l.density.bits_per_dim, 4), " bits/dim; median ", number(l.median, 5),
+              " nats) at sigma = ", number(sigma), "; ", l.rows, " rows, ",
+              l.divergence == Divergence::exact ? "exact trace" : "Hutchinson's trace", "\n");
 }
 
 std::string copy_lines(const CopyCheck& c) {

@@ -34,8 +34,9 @@ TEST_CASE("the demo leaves its table, figures and summary") {
     CHECK_FALSE(read(folder / "d/sampler_" + name + ".png").empty());
 #endif
   }
-  for (const auto& [name, sampler] : samplers.members) {
-    const Json& exact = sampler["exact"];
+  for (const auto& member : samplers.members) {
+    const std::string& name = member.first;
+    const Json& exact = member.second["exact"];
     CHECK(exact["rows"].number == 200);
     CHECK(exact["evaluations"].number >= 50);
     if (name == "langevin") continue;

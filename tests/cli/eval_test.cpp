@@ -74,6 +74,7 @@ TEST_CASE("eval reports every measure, as a table and as JSON") {
   REQUIRE_MESSAGE(logp.code == 0, logp.err);
   // Tolerances 1e-4 against 1e-5 of the flow.
   CHECK(std::abs(json["likelihood"]["mean_log_density"].number - Json::parse(logp.out)["mean_log_density"].number) < 5e-3);
+  CHECK(std::abs(json["likelihood"]["median"].number - json["likelihood"]["mean_log_density"].number) < 1);
   CHECK(json["likelihood"]["bits_per_dim"].number ==
         doctest::Approx(-json["likelihood"]["mean_log_density"].number / (2 * std::log(2.))));
 }
