@@ -53,6 +53,7 @@ struct Arguments {
   Index sample = 0;                   // levels of the chain that samples the network; 0: no sampling
   Index kl = 0;                       // draws of the estimate of KL(data || model); 0: none
   double p_mean = -1.2, p_std = 1.2;  // of ln sigma with --edm
+  bool from_oracle = false;           // the flow of --kl starts from the oracle's own p_T
   bool json = false;
   bool edm = false;  // EDM's weighting and ln sigma ~ N(p_mean, p_std^2)
 };
@@ -67,8 +68,8 @@ Arguments parse(int argc, char** argv) {
   Arguments a;
   for (int i = 1; i < argc; ++i) {
     const std::string name = argv[i];
-    if (name == "--json" || name == "--edm") {
-      (name == "--json" ? a.json : a.edm) = true;
+    if (name == "--json" || name == "--edm" || name == "--from-p_T") {
+      (name == "--json" ? a.json : name == "--edm" ? a.edm : a.from_oracle) = true;
       continue;
     }
     check(i + 1 < argc, name, " needs a value");
@@ -232,14 +233,45 @@ void sample(const Network& net, const GaussianMixture& oracle, const Arguments& 
   }
 }
 
+// A network's score with the exact density at the end.
+class FromOracle final : public ScoreModel {
+ public:
+  FromOracle(const Network& net, const GaussianMixture& oracle) : net_(net), oracle_(oracle) {}
+  Index dim() const override { return net_.dim(); }
+  double sigma_min() const override { return net_.sigma_min(); }
+  double sigma_max() const override { return net_.sigma_max(); }
+  void score(ConstRows<float> y, std::span<const float> s, const Condition* c, Rows<float> out) const override {
+    net_.score(y, s, c, out);
+  }
+  void score(ConstRows<double> y, std::span<const double> s, const Condition* c, Rows<double> out) const override {
+    net_.score(y, s, c, out);
+  }
+  void divergence(ConstRows<double> y, std::span<const double> s, const Condition* c, Rows<double> score_out,
+                  std::span<double> out) const override {
+    net_.divergence(y, s, c, score_out, out);
+  }
+  bool has_log_density() const override { return true; }
+  void log_density(ConstRows<double> y, std::span<const double> s, const Condition*, std::span<double> out) const override {
+    oracle_.log_density(y, s, nullptr, out);
+  }
+  const char* name() const override { return "network with the oracle's end"; }
+
+ private:
+  const Network& net_;
+  const GaussianMixture& oracle_;
+};
+
 // KL(data || model) = E ln p_data - ln p_model in nats over fresh draws. The model is the law at sigma_min of the probability
-// flow from N(0, sigma_max^2 I), by the exact trace; p_data is exact. Prints the mean, its standard error, and the largest
-// differences.
+// flow from N(0, sigma_max^2 I), or with --from-p_T from the oracle's law at sigma_max, by the exact trace; p_data is exact.
+// Prints the mean, its standard error, and the largest differences.
 void divergence_from_data(const Network& net, const GaussianMixture& oracle, const Arguments& a, Rng rng) {
   const auto begin = std::chrono::steady_clock::now();
   const MatrixD x(oracle.sample(a.kl, rng.split()).view());
   const std::vector<double> exact = oracle.log_density(x, 0);
-  const LogDensity model = log_density(net, x, {.sigma_min = a.sigma_min, .sigma_max = a.sigma_max});
+  const FromOracle from_oracle(net, oracle);
+  const LogDensityOptions options{
+      .terminal = a.from_oracle ? Terminal::exact : Terminal::prior, .sigma_min = a.sigma_min, .sigma_max = a.sigma_max};
+  const LogDensity model = log_density(from_oracle, x, options);
   std::vector<double> difference;
   double sum = 0, squares = 0;
   for (std::size_t i = 0; i < exact.size(); ++i) {
@@ -250,10 +282,11 @@ void divergence_from_data(const Network& net, const GaussianMixture& oracle, con
   std::sort(difference.begin(), difference.end());
   const double n = static_cast<double>(a.kl), mean = sum / n;
   std::printf(
-      "KL(data || model) %.5f +- %.5f nats, %td draws, sigma %g to %g; ln p_data - ln p_model from %.2f to %.2f; "
+      "KL(data || model) %.5f +- %.5f nats, %td draws, sigma %g to %g, %s terminal; ln p_data - ln p_model from %.2f to %.2f; "
       "%.0f evaluations a row, %.0f s\n",
-      mean, std::sqrt((squares / n - mean * mean) / (n - 1)), a.kl, a.sigma_min, a.sigma_max, difference.front(),
-      difference.back(), model.mean_evaluations, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+      mean, std::sqrt((squares / n - mean * mean) / (n - 1)), a.kl, a.sigma_min, a.sigma_max, to_string(options.terminal),
+      difference.front(), difference.back(), model.mean_evaluations,
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
 }
 
 // What a table's network learned: the law the rows came from, or the rows.
