@@ -192,6 +192,7 @@ TEST_CASE("planted faults of the processes are found in 99 of 100 draws of their
         }
         found += seen;
       }
+      CAPTURE(found);
       CAPTURE(static_cast<int>(c.kind));
       CAPTURE(static_cast<int>(fault));
       CHECK((fault == none ? found == 0 : found >= 99));
