@@ -8,7 +8,7 @@ using namespace tweedie;
 
 TEST_CASE("on exact scores the flow takes p_T to p: the energy test with 10,000 samples, 20 seeds on both mixtures") {
   // From the oracle's own p_T: the prior N(0, 50^2 I) misses the mean (-.6, 1.1) of the unequal mixture, which is worth .6 points
-  // of two weights (bench/study_likelihood.cpp) and one rejection in ten here.
+  // of two weights (bench/study_likelihood.cpp).
   for (const GaussianMixture& truth : {GaussianMixture::three_gaussians(), GaussianMixture::three_gaussians_unequal()}) {
     const test::Rejections r = test::rejections(truth, 20, 1, [&](std::uint64_t seed) {
       return probability_flow(truth, ve(), truth.noised(1, 50).sample(test::kSamples, Rng{1000 + seed}), {}).x;

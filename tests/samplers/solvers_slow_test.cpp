@@ -20,7 +20,7 @@ namespace {
 
 using Start = ConstRows<float>;
 
-// Started from alpha x0 + std eps: the prior N(0, std^2 I) misses the unequal mixture's mean, which these tests see.
+// Started from alpha x0 + std eps, for the prior N(0, std^2 I) misses the unequal mixture's mean.
 struct Sampler {
   std::string name;
   double alpha, std;
