@@ -6,6 +6,8 @@
 //   study_training --data 300 --batch 128                      on a table of 300 rows: nearer to the truth or to the table?
 //   study_training --net mlp|residual|energy --sigma-min .01 --sigma-max 10    the networks for any noise level, ln sigma uniform
 //   study_training --net mlp --edm                              the same with EDM's weighting and ln sigma ~ N(-1.2, 1.2^2)
+//   study_training --net mlp --edm --p-mean -.5 --p-std 1.8 --sigma-min .002 --sigma-max 80 --kl 50000
+//                                                              also KL(data || model), from fresh draws by the probability flow
 //   study_training --time 200 --batch 128 --threads 1          only times training steps
 //
 // Prints, for the averaged weights, per level: sigma, error = E sigma^2 |ds|^2 / D, relative = E|ds|^2 / E|s|^2 and the zero
@@ -14,6 +16,7 @@
 #include <algorithm>
 #include <charconv>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <ctime>
@@ -31,6 +34,7 @@
 #include "tweedie/models/score_network.h"
 #include "tweedie/models/trainer.h"
 #include "tweedie/samplers/annealed_langevin.h"
+#include "tweedie/samplers/likelihood.h"
 
 using namespace tweedie;
 
@@ -44,11 +48,14 @@ struct Arguments {
   double sigma_data = 0;  // 0: the data's deviation
   std::uint64_t seed = 1;
   int threads = 0;
-  std::int64_t time = 0;  // steps to time; 0: train and compare
-  Index data = 0;         // rows of the table trained on; 0: fresh draws
-  Index sample = 0;       // levels of the chain that samples the network; 0: no sampling
+  std::int64_t time = 0;              // steps to time; 0: train and compare
+  Index data = 0;                     // rows of the table trained on; 0: fresh draws
+  Index sample = 0;                   // levels of the chain that samples the network; 0: no sampling
+  Index kl = 0;                       // draws of the estimate of KL(data || model); 0: none
+  double p_mean = -1.2, p_std = 1.2;  // of ln sigma with --edm
+  bool from_oracle = false;           // the flow of --kl starts from the oracle's own p_T
   bool json = false;
-  bool edm = false;  // EDM's weighting and ln sigma ~ N(-1.2, 1.2^2)
+  bool edm = false;  // EDM's weighting and ln sigma ~ N(p_mean, p_std^2)
 };
 
 template <class T>
@@ -61,8 +68,8 @@ Arguments parse(int argc, char** argv) {
   Arguments a;
   for (int i = 1; i < argc; ++i) {
     const std::string name = argv[i];
-    if (name == "--json" || name == "--edm") {
-      (name == "--json" ? a.json : a.edm) = true;
+    if (name == "--json" || name == "--edm" || name == "--from-p_T") {
+      (name == "--json" ? a.json : name == "--edm" ? a.edm : a.from_oracle) = true;
       continue;
     }
     check(i + 1 < argc, name, " needs a value");
@@ -95,6 +102,12 @@ Arguments parse(int argc, char** argv) {
       read(argv[i - 1], value, a.data);
     else if (name == "--sample")
       read(argv[i - 1], value, a.sample);
+    else if (name == "--kl")
+      read(argv[i - 1], value, a.kl);
+    else if (name == "--p-mean")
+      read(argv[i - 1], value, a.p_mean);
+    else if (name == "--p-std")
+      read(argv[i - 1], value, a.p_std);
     else if (name == "--sigma-data")
       read(argv[i - 1], value, a.sigma_data);
     else if (name == "--net")
@@ -220,6 +233,62 @@ void sample(const Network& net, const GaussianMixture& oracle, const Arguments& 
   }
 }
 
+// A network's score with the exact density at the end.
+class FromOracle final : public ScoreModel {
+ public:
+  FromOracle(const Network& net, const GaussianMixture& oracle) : net_(net), oracle_(oracle) {}
+  Index dim() const override { return net_.dim(); }
+  double sigma_min() const override { return net_.sigma_min(); }
+  double sigma_max() const override { return net_.sigma_max(); }
+  void score(ConstRows<float> y, std::span<const float> s, const Condition* c, Rows<float> out) const override {
+    net_.score(y, s, c, out);
+  }
+  void score(ConstRows<double> y, std::span<const double> s, const Condition* c, Rows<double> out) const override {
+    net_.score(y, s, c, out);
+  }
+  void divergence(ConstRows<double> y, std::span<const double> s, const Condition* c, Rows<double> score_out,
+                  std::span<double> out) const override {
+    net_.divergence(y, s, c, score_out, out);
+  }
+  bool has_log_density() const override { return true; }
+  void log_density(ConstRows<double> y, std::span<const double> s, const Condition*, std::span<double> out) const override {
+    oracle_.log_density(y, s, nullptr, out);
+  }
+  const char* name() const override { return "network with the oracle's end"; }
+
+ private:
+  const Network& net_;
+  const GaussianMixture& oracle_;
+};
+
+// KL(data || model) = E ln p_data - ln p_model in nats over fresh draws. The model is the law at sigma_min of the probability
+// flow from N(0, sigma_max^2 I), or with --from-p_T from the oracle's law at sigma_max, by the exact trace; p_data is exact.
+// Prints the mean, its standard error, and the largest differences.
+void divergence_from_data(const Network& net, const GaussianMixture& oracle, const Arguments& a, Rng rng) {
+  const auto begin = std::chrono::steady_clock::now();
+  const MatrixD x(oracle.sample(a.kl, rng.split()).view());
+  const std::vector<double> exact = oracle.log_density(x, 0);
+  const FromOracle from_oracle(net, oracle);
+  const LogDensityOptions options{
+      .terminal = a.from_oracle ? Terminal::exact : Terminal::prior, .sigma_min = a.sigma_min, .sigma_max = a.sigma_max};
+  const LogDensity model = log_density(from_oracle, x, options);
+  std::vector<double> difference;
+  double sum = 0, squares = 0;
+  for (std::size_t i = 0; i < exact.size(); ++i) {
+    difference.push_back(exact[i] - model.nats[i]);
+    sum += difference.back();
+    squares += difference.back() * difference.back();
+  }
+  std::sort(difference.begin(), difference.end());
+  const double n = static_cast<double>(a.kl), mean = sum / n;
+  std::printf(
+      "KL(data || model) %.5f +- %.5f nats, %td draws, sigma %g to %g, %s terminal; ln p_data - ln p_model from %.2f to %.2f; "
+      "%.0f evaluations a row, %.0f s\n",
+      mean, std::sqrt((squares / n - mean * mean) / (n - 1)), a.kl, a.sigma_min, a.sigma_max, to_string(options.terminal),
+      difference.front(), difference.back(), model.mean_evaluations,
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+}
+
 // What a table's network learned: the law the rows came from, or the rows.
 void memorisation(const Network& net, const NoiseLevels& levels, const GaussianMixture& oracle, const Matrix& table,
                   const Arguments& a, Rng rng) {
@@ -258,6 +327,7 @@ int run(const Arguments& a) {
                              .learning_rate = a.learning_rate,
                              .schedule = {.kind = LearningRate::cosine},
                              .ema = a.ema,
+                             .sigma_sampling = a.edm ? SigmaSampling::lognormal(a.p_mean, a.p_std) : SigmaSampling::automatic,
                              .log_every = 1000};
   if (a.time > 0) {
     Trainer trainer(net, draw, options, rng.split());
@@ -275,6 +345,7 @@ int run(const Arguments& a) {
   print(fisher_divergence(net, *oracle, levels, {.draws = a.draws}, rng.split()), a, last.seconds);
   if (a.data > 0) memorisation(net, levels, *oracle, table, a, rng.split());
   if (a.sample > 0) sample(net, *oracle, a, rng.split());
+  if (a.kl > 0) divergence_from_data(net, *oracle, a, Rng{a.seed + 1000});
   return 0;
 }
 

@@ -68,10 +68,10 @@ TEST_CASE("explicit, sliced and denoising score matching train to the same score
           {.objective = objective, .steps = 800, .batch = 256, .learning_rate = .02, .schedule = {.kind = LearningRate::cosine}},
           Rng{2});
     // Some 400 steps of 256 rows count in the end: a standard error of .003 times the deviation of a row's gradient, which is
-    // below 4 here. s/D, what a wrong normalisation gives, is .25 off and more.
+    // below 4 here: .075 is six of them. s/D, what a wrong normalisation gives, is .25 off and more.
     for (std::size_t i = 0; i < 4; ++i) {
       CAPTURE(i);
-      CHECK(std::abs(static_cast<double>(net.parameters()[i]) - expected[i]) < .05);
+      CHECK(std::abs(static_cast<double>(net.parameters()[i]) - expected[i]) < .075);
     }
   }
 }

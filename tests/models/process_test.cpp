@@ -5,6 +5,7 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
+#include <vector>
 
 #include "tweedie/models/gaussian_mixture.h"
 
@@ -103,4 +104,98 @@ TEST_CASE("predictions convert into one another at every pair") {
   }
   CHECK_THROWS_AS(prediction("noise"), UsageError);
   CHECK_THROWS_AS((convert<double>(Prediction::x0, Prediction::v, 1, 0, x, x0, out)), UsageError);
+}
+
+namespace {
+
+enum class Fault {
+  none,
+  drift_sign,
+  drift_without_half,     // f = -beta
+  integral_without_half,  // ln alpha = -t^2 (b1 - b0) / 2 - t b0 / 2
+  std_for_variance,       // vp: sigma = 1 - alpha^2
+  ve_without_two,         // g^2 = sigma^2 ln(smax / smin)
+  ve_without_log,         // g^2 = 2 sigma^2
+  ve_linear,              // sigma = smin + t (smax - smin)
+  sub_vp_std_of_vp,
+  sub_vp_g_of_vp
+};
+
+// The formulas written out for t in (0, 1], with one thing wrong.
+struct Written {
+  Fault fault;
+  ProcessKind kind;
+  double first, second;  // smin, smax or b0, b1
+  double beta(double t) const { return first + t * (second - first); }
+  double alpha(double t) const {
+    if (kind == ProcessKind::ve) return 1;
+    return std::exp(-t * t * (second - first) / (fault == Fault::integral_without_half ? 2 : 4) - t * first / 2);
+  }
+  double sigma(double t) const {
+    if (kind == ProcessKind::ve) {
+      return fault == Fault::ve_linear ? first + t * (second - first) : first * std::pow(second / first, t);
+    }
+    const double variance = 1 - alpha(t) * alpha(t);
+    const bool whole = (kind == ProcessKind::sub_vp) != (fault == Fault::sub_vp_std_of_vp || fault == Fault::std_for_variance);
+    return whole ? variance : std::sqrt(variance);
+  }
+  double f(double t) const {
+    if (kind == ProcessKind::ve) return 0;
+    const double half = -beta(t) / 2;
+    return fault == Fault::drift_sign ? -half : fault == Fault::drift_without_half ? 2 * half : half;
+  }
+  double g_squared(double t) const {
+    if (kind == ProcessKind::ve) {
+      const double logarithm = fault == Fault::ve_without_log ? 1 : std::log(second / first);
+      return (fault == Fault::ve_without_two ? 1 : 2) * std::pow(sigma(t), 2) * logarithm;
+    }
+    if (kind == ProcessKind::vp || fault == Fault::sub_vp_g_of_vp) return beta(t);
+    return beta(t) * (1 - std::exp(-2 * first * t - (second - first) * t * t));
+  }
+};
+
+// The check of the first test.
+template <class P>
+bool alarm(const P& p, double t) {
+  const double h = 1e-5 * t, alpha_slope = (p.alpha(t + h) - p.alpha(t - h)) / (2 * h);
+  const double s2_slope = (std::pow(p.sigma(t + h), 2) - std::pow(p.sigma(t - h), 2)) / (2 * h);
+  return alpha_slope != doctest::Approx(p.f(t) * p.alpha(t)).epsilon(1e-7) ||
+         s2_slope != doctest::Approx(2 * p.f(t) * p.sigma(t) * p.sigma(t) + p.g_squared(t)).epsilon(1e-7);
+}
+
+}  // namespace
+
+TEST_CASE("planted faults of the processes are found in 99 of 100 draws of their constants, and none is seen where none is") {
+  using enum Fault;
+  struct Case {
+    ProcessKind kind;
+    std::vector<Fault> faults;
+  };
+  for (const Case& c : {Case{ProcessKind::ve, {none, ve_without_two, ve_without_log, ve_linear}},
+                        Case{ProcessKind::vp, {none, drift_sign, drift_without_half, integral_without_half, std_for_variance}},
+                        Case{ProcessKind::sub_vp, {none, drift_sign, sub_vp_std_of_vp, sub_vp_g_of_vp}}}) {
+    for (const Fault fault : c.faults) {
+      int found = 0;
+      for (std::uint64_t seed = 1; seed <= 100; ++seed) {
+        const double u = Rng{seed}.uniform(Purpose::user, 0, 0), w = Rng{seed}.uniform(Purpose::user, 0, 1);
+        const bool exploding = c.kind == ProcessKind::ve;
+        const double first = exploding ? .001 + .1 * u : .05 + u, second = exploding ? 5 + 100 * w : 5 + 20 * w;
+        const Written written{fault, c.kind, first, second};
+        const Process exact = exploding                   ? ve(first, second)
+                              : c.kind == ProcessKind::vp ? vp(first, second)
+                                                          : sub_vp(first, second);
+        bool seen = false;
+        for (const double t : {.1, .3, .7, .95}) {
+          seen = seen || alarm(written, t);
+          if (fault == none) CHECK(written.g_squared(t) == doctest::Approx(exact.g_squared(t)).epsilon(1e-12));
+          if (fault == none) CHECK(written.sigma(t) == doctest::Approx(exact.sigma(t)).epsilon(1e-12));
+        }
+        found += seen;
+      }
+      CAPTURE(found);
+      CAPTURE(static_cast<int>(c.kind));
+      CAPTURE(static_cast<int>(fault));
+      CHECK((fault == none ? found == 0 : found >= 99));
+    }
+  }
 }

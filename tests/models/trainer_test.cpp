@@ -10,6 +10,7 @@
 #include <fstream>
 #include <iterator>
 #include <limits>
+#include <numeric>
 #include <set>
 #include <string>
 #include <vector>
@@ -643,6 +644,8 @@ TEST_CASE("train_ncsn by its name") {
   REQUIRE(losses.size() == 25);
   CHECK(epochs.front() == 0);
   CHECK(epochs.back() == 24);
-  CHECK(losses.back() < losses.front());
+  // A mean of five epochs of 300 rows has a standard error of .03; the losses fall from .9 to .7.
+  const auto mean_of = [&](auto first) { return std::accumulate(first, first + 5, 0.) / 5; };
+  CHECK(mean_of(losses.end() - 5) < mean_of(losses.begin()));
   CHECK_THROWS_AS(train_ncsn(net, data, Rng{1}, {.num_epochs = 0}), UsageError);
 }

@@ -1,5 +1,5 @@
 // The classifier two-sample test against the best possible accuracies in closed form. Held-out accuracies never beat the best
-// classifier's but by chance (4 standard errors, which c2st.h derives and diagnostics_slow_test.cpp measures); how far below they
+// classifier's but by chance (5 standard errors, which c2st.h derives and diagnostics_slow_test.cpp measures); how far below they
 // may stay is stated at each case.
 // SPDX-License-Identifier: MIT
 #include "tweedie/samplers/c2st.h"
@@ -33,7 +33,7 @@ TEST_CASE("c2st: one half for equal laws, one for separated sets") {
   for (const Index dim : {1, 2}) {
     const C2st equal = c2st(normals(1, 1000, dim), normals(2, 1000, dim), {}, Rng{3});
     CHECK(equal.standard_error == doctest::Approx(.5 / std::sqrt(1000.)).epsilon(.01));
-    CHECK(std::abs(equal.accuracy - .5) < 4 * equal.standard_error);
+    CHECK(std::abs(equal.accuracy - .5) < 5 * equal.standard_error);
     const C2st apart = c2st(normals(1, 300, dim), normals(2, 300, dim, 20), {}, Rng{3});
     CHECK(apart.accuracy == 1);
     CHECK(apart.standard_error == 0);
@@ -44,14 +44,14 @@ TEST_CASE("c2st: the best accuracy of a shift, and of a width that no line throu
   // Phi(1/2), by a line.
   const C2st shifted = c2st(normals(4, 1500, 1), normals(5, 1500, 1, 1), {}, Rng{6});
   const double best_shift = .5 * std::erfc(-.5 / std::numbers::sqrt2);
-  CHECK(shifted.accuracy < best_shift + 4 * shifted.standard_error);
-  CHECK(shifted.accuracy > best_shift - .01 - 4 * shifted.standard_error);
+  CHECK(shifted.accuracy < best_shift + 5 * shifted.standard_error);
+  CHECK(shifted.accuracy > best_shift - .01 - 5 * shifted.standard_error);
   // N(0, I) and N(0, 9 I) in the plane: densities meet at r^2 = t with t (1 - 1/9) / 2 = ln 9.
   const double t = 2 * std::log(9.0) / (1 - 1 / 9.0);
   const double best_width = .5 * (1 - std::exp(-t / 2)) + .5 * std::exp(-t / 18);
   const C2st wide = c2st(normals(7, 1500, 2), normals(8, 1500, 2, 0, 3), {}, Rng{9});
-  CHECK(wide.accuracy < best_width + 4 * wide.standard_error);
-  CHECK(wide.accuracy > best_width - .01 - 4 * wide.standard_error);
+  CHECK(wide.accuracy < best_width + 5 * wide.standard_error);
+  CHECK(wide.accuracy > best_width - .01 - 5 * wide.standard_error);
 }
 
 TEST_CASE("c2st: the same bits for any number of threads; blind to the unit; another stream differs") {

@@ -9,13 +9,12 @@
 
 using namespace tweedie;
 
-TEST_CASE("hutchinson over many rows: |z| <= 4 against the exact trace and variance of z 1 +- .1") {
+TEST_CASE("hutchinson over many rows: z against the exact trace, its tail beyond 4 and its variance") {
   // 128 probes: z is like Student's t with 127 degrees, its variance 127/125 and up to (7/4) g^2 / 128 more for a skewness g of
-  // the quadratic forms [Hall 1987]; over 3000 rows it is known to .026, so .1 is about 3 sigma away. |z| > 4 has probability
-  // 1e-4 under t: .3 rows of 3000 are expected for Rademacher probes, whose form is symmetric enough, and there is none at this
-  // fixed seed. A Gaussian probe's form is a weighted chi-square, which gives t the mean -g / (2 sqrt 128) (measured: -.08, so g
-  // is near 2) and a heavier left tail: one row is seen beyond 4 (at 4.03); if one is expected, more than five have probability
-  // 6e-4.
+  // the quadratic forms [Hall 1987]: 1.02 to 1.07, and over 3000 rows it is known to .026. |z| > 4 has probability 1e-4 under t:
+  // .3 rows of 3000 are expected for Rademacher probes, whose form is symmetric enough, and more than five with probability
+  // 8e-7. A Gaussian probe's form is a weighted chi-square, which gives t the mean -g / (2 sqrt 128) (measured: -.08, so g is
+  // near 2) and a heavier left tail: if one is expected, more than eight have probability 1e-6.
   const GaussianMixture model = test::correlated_gaussian(6);
   const Index n = 3000;
   const MatrixD x = test::draws(model, n, .3, 12);
@@ -40,9 +39,9 @@ TEST_CASE("hutchinson over many rows: |z| <= 4 against the exact trace and varia
     const double pooled = error / std::sqrt(variance);  // free of t's skewness: an unbiased estimate has N(0, 1)
     MESSAGE(std::string(to_string(kind)), ": mean of z ", mean, ", variance ", square - mean * mean, ", largest |z| ", largest,
             ", pooled z ", pooled);
-    CHECK(std::abs(pooled) <= 4);
-    CHECK(beyond <= (kind == Probe::rademacher ? 0 : 5));
-    CHECK(std::abs(square - mean * mean - 1) <= .1);
+    CHECK(std::abs(pooled) <= 5);
+    CHECK(beyond <= (kind == Probe::rademacher ? 5 : 8));
+    CHECK(std::abs(square - mean * mean - 1.045) <= .025 + 5 * .026);
   }
 }
 

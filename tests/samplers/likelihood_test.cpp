@@ -94,7 +94,8 @@ TEST_CASE("the density integrates to one") {
 TEST_CASE("hutchinson: z-scores against the exact trace") {
   // An estimate's own standard error from 64 probes makes z like Student's t, with a variance of 63/61 = 1.03 and, for probes
   // whose quadratic form has the skewness g <= 1, (7/4) g^2 / 64 more [Hall 1987]: 1.03 to 1.06. Over 600 rows it is known to .06
-  // (one sigma). The slow test has the rows for 1 +- .1.
+  // (one sigma). |z| > 4 has probability 1.7e-4 under that t and more for a skewed form: .1 to .5 rows, and more than five with
+  // 1.4e-5 at most. The slow test has the rows for 1 +- .1.
   const GaussianMixture model = test::correlated_gaussian(10);
   const Index n = 600;
   const MatrixD x = test::draws(model, n, .1, 12);
@@ -106,16 +107,17 @@ TEST_CASE("hutchinson: z-scores against the exact trace") {
   for (const Probe kind : {Probe::rademacher, Probe::gaussian}) {
     options.probe = kind;
     const LogDensity estimate = log_density(model, x, options, Rng{21});
-    double square = 0, largest = 0;
+    double square = 0;
+    int beyond = 0;
     for (std::size_t i = 0; i < exact.nats.size(); ++i) {
       const double z = (estimate.nats[i] - exact.nats[i]) / estimate.standard_error[i];
       square += z * z / static_cast<double>(n);
-      largest = std::max(largest, std::abs(z));
+      beyond += std::abs(z) > 4;
       errors[kind == Probe::gaussian] += estimate.standard_error[i] / static_cast<double>(n);
     }
-    INFO(std::string(to_string(kind)), ": variance of z ", square, ", largest ", largest);
-    CHECK(largest <= 4);
-    CHECK(std::abs(square - 1.045) <= 4 * .06);
+    INFO(std::string(to_string(kind)), ": variance of z ", square, ", beyond 4: ", beyond);
+    CHECK(beyond <= 5);
+    CHECK(std::abs(square - 1.045) <= 5 * .06);
   }
   CHECK(errors[0] < .9 * errors[1]);  // Rademacher's variance lacks the diagonal's part
   options.probes = 1;

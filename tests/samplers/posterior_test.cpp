@@ -210,7 +210,7 @@ TEST_CASE(
     }
     const SamplesD s = posterior_sample(model, o, y, sigmas, {.draws = 5000}, Rng{7});
     CHECK(test::largest_z(law, s.x) <= kZ);
-    CHECK(test::largest_z({mean, c}, s.x) <= kZ);
+    CHECK(test::largest_z({mean, c}, s.x) <= kZ + .03 * std::sqrt(2500.));  // and the law's own error, below
     CHECK((law.mean - mean).norm() <= 1e-3);
     CHECK((law.covariance - c).norm() <= .03 * c.norm());  // the ancestral step's own error at 300 levels
     const SamplesD heun = posterior_sample(model, o, y, to_zero(NoiseLevels::geometric(40, .01, 60)),

@@ -75,12 +75,13 @@ TEST_CASE("training lowers the loss, reports instead of printing, and stops when
   REQUIRE(averages.size() == 151);
   CHECK(epochs.back() == 150);
   CHECK(steps == std::vector<std::int64_t>{100, 200, 300});
-  const auto mean_of = [&](std::size_t first) {
+  // The ratio is .8, known to .023: a row's loss scatters by 1, and the means are of 3,000 and 15,000 rows.
+  const auto mean_of = [&](std::size_t first, std::size_t count) {
     double sum = 0;
-    for (std::size_t i = first; i < first + 10; ++i) sum += averages[i] / 10;
+    for (std::size_t i = first; i < first + count; ++i) sum += averages[i] / static_cast<double>(count);
     return sum;
   };
-  CHECK(mean_of(141) < .8 * mean_of(0));
+  CHECK(mean_of(101, 50) < .92 * mean_of(0, 10));
 
   // A table smaller than the batch: one step an epoch.
   int ended = 0, logged = 0;
