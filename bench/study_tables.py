@@ -22,7 +22,7 @@ import tempfile
 
 TABLES = {
     "faithful": ("points2d/faithful.csv", ",", ["eruptions", "waiting"], []),
-    "wine": ("uci_density/winequality-white.csv.gz", ";", None, ["--scaling", "quantile"]),
+    "wine": ("uci_density/winequality-white.csv.gz", ",", None, ["--scaling", "quantile"]),
     "digits": ("sklearn/digits.csv.gz", ",", range(64), ["--scaling", "quantile", "--net", "residual", "--width", "192"]),
 }
 
