@@ -109,6 +109,14 @@ std::unique_ptr<ScoreModel> conditioned(const ModelFile& model, std::optional<st
   return std::make_unique<Guided>(*model.network, guidance, condition);
 }
 
+std::unique_ptr<ScoreModel> one_condition(const ModelFile& model, const ConditionArguments& a, std::string_view what) {
+  const Asked asked = asked_condition(model, a);
+  if (model.conditions.empty()) return nullptr;
+  check(asked.label || model.conditions.num_classes() == 0, what,
+        " is of one class; choose it with --class: ", listed(model.conditions.classes()));
+  return conditioned(model, asked.label, asked.covariates, a.guidance);
+}
+
 // ---- Tables
 
 std::vector<std::string> known_columns(const ModelFile& model) {
