@@ -90,9 +90,11 @@ Asked asked_condition(const ModelFile& model, const ConditionArguments& a) {
   check_guidance(model, a.guidance);
   if (!a.value.empty()) asked.label = conditions.label(a.value);
   asked.values = parse_given(model, a.given);
-  check(a.value.empty() ? conditions.num_classes() == 0 || asked.values.empty() : true, model.path,
-        " is conditioned on classes and columns together, whose frequencies it does not know; give a --class too: ",
-        listed(conditions.classes()));
+  check(
+      asked.label || conditions.num_classes() == 0 || asked.values.empty(), model.path,
+      " is conditioned on classes and columns together, and how often each class goes with which values it does not know; give a "
+      "--class too: ",
+      listed(conditions.classes()));
   for (std::size_t c = 0; c < asked.values.size(); ++c) {
     const ColumnCode& column = conditions.covariate_code().columns()[c];
     asked.covariates.push_back(static_cast<float>((asked.values[c] - column.mean) / column.std));
