@@ -90,9 +90,11 @@ Asked asked_condition(const ModelFile& model, const ConditionArguments& a) {
   check_guidance(model, a.guidance);
   if (!a.value.empty()) asked.label = conditions.label(a.value);
   asked.values = parse_given(model, a.given);
-  check(a.value.empty() ? conditions.num_classes() == 0 || asked.values.empty() : true, model.path,
-        " is conditioned on classes and columns together, whose frequencies it does not know; give a --class too: ",
-        listed(conditions.classes()));
+  check(
+      asked.label || conditions.num_classes() == 0 || asked.values.empty(), model.path,
+      " is conditioned on classes and columns together, and how often each class goes with which values it does not know; give a "
+      "--class too: ",
+      listed(conditions.classes()));
   for (std::size_t c = 0; c < asked.values.size(); ++c) {
     const ColumnCode& column = conditions.covariate_code().columns()[c];
     asked.covariates.push_back(static_cast<float>((asked.values[c] - column.mean) / column.std));
@@ -107,6 +109,14 @@ std::unique_ptr<ScoreModel> conditioned(const ModelFile& model, std::optional<st
                                                         : OwnedCondition(*label, covariates);
   if (guidance == 1) return std::make_unique<Conditioned>(*model.network, condition);
   return std::make_unique<Guided>(*model.network, guidance, condition);
+}
+
+std::unique_ptr<ScoreModel> one_condition(const ModelFile& model, const ConditionArguments& a, std::string_view what) {
+  const Asked asked = asked_condition(model, a);
+  if (model.conditions.empty()) return nullptr;
+  check(asked.label || model.conditions.num_classes() == 0, what,
+        " is of one class; choose it with --class: ", listed(model.conditions.classes()));
+  return conditioned(model, asked.label, asked.covariates, a.guidance);
 }
 
 // ---- Tables

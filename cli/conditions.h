@@ -38,6 +38,9 @@ Asked asked_condition(const ModelFile& model, const ConditionArguments& argument
 /// The model given a label and/or covariates, guided unless the weight is 1. The model outlives it.
 std::unique_ptr<ScoreModel> conditioned(const ModelFile& model, std::optional<std::int32_t> label,
                                         const std::vector<float>& covariates, double guidance = 1);
+/// The model under the one condition that is asked for, for what is drawn of one condition alone; nothing for a model without.
+/// Throws UsageError where a class is not chosen, and as asked_condition().
+std::unique_ptr<ScoreModel> one_condition(const ModelFile& model, const ConditionArguments& arguments, std::string_view what);
 
 // ---- Tables
 

@@ -49,24 +49,25 @@ void need_affine(const TableCode& code, const std::string& what) {
 }
 }  // namespace
 
-std::unique_ptr<ScoreModel> unscaled_score(const ModelFile& model) {
-  need_affine(model.code, "the score in the data's units");
-  const Network* network = model.network.get();
-  const std::vector<ColumnCode> columns = model.code.columns();
-  return std::make_unique<FunctionScore>(
-      network->dim(), [network, columns](ConstRows<double> y, std::span<const double> sigma, Rows<double> out) {
-        MatrixD scaled(y);
-        for (Index r = 0; r < y.rows(); ++r) {
-          for (Index c = 0; c < y.cols(); ++c) {
-            const ColumnCode& column = columns[static_cast<std::size_t>(c)];
-            scaled(r, c) = (y(r, c) - column.mean) / column.std;
-          }
-        }
-        network->score(scaled, sigma, nullptr, out);
-        for (Index r = 0; r < y.rows(); ++r) {
-          for (Index c = 0; c < y.cols(); ++c) out(r, c) /= columns[static_cast<std::size_t>(c)].std;
-        }
-      });
+std::unique_ptr<ScoreModel> unscaled_score(const TableCode& code, const ScoreModel& scaled_score) {
+  need_affine(code, "the score in the data's units");
+  const ScoreModel* score = &scaled_score;
+  const std::vector<ColumnCode> columns = code.columns();
+  return std::make_unique<FunctionScore>(score->dim(),
+                                         [score, columns](ConstRows<double> y, std::span<const double> sigma, Rows<double> out) {
+                                           MatrixD scaled(y);
+                                           for (Index r = 0; r < y.rows(); ++r) {
+                                             for (Index c = 0; c < y.cols(); ++c) {
+                                               const ColumnCode& column = columns[static_cast<std::size_t>(c)];
+                                               scaled(r, c) = (y(r, c) - column.mean) / column.std;
+                                             }
+                                           }
+                                           score->score(scaled, sigma, nullptr, out);
+                                           for (Index r = 0; r < y.rows(); ++r) {
+                                             for (Index c = 0; c < y.cols(); ++c)
+                                               out(r, c) /= columns[static_cast<std::size_t>(c)].std;
+                                           }
+                                         });
 }
 
 std::vector<std::string> oracle_names() {

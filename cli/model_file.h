@@ -27,9 +27,9 @@ struct ModelFile {
 /// Best weights if the file has them, else averaged, else raw; or raw when asked for. Errors name the file.
 ModelFile load_model(const std::string& path, bool raw_weights = false);
 
-/// The model's score in the data's own units, for figures: s(x) = s_scaled((x - mean) / std) / std, sigma in scaled units.
-/// The model outlives it.
-std::unique_ptr<ScoreModel> unscaled_score(const ModelFile& model);
+/// A score of the model's scaled data in the data's own units, for figures: s(x) = s_scaled((x - mean) / std) / std, sigma in
+/// scaled units. The score outlives it.
+std::unique_ptr<ScoreModel> unscaled_score(const TableCode& code, const ScoreModel& scaled);
 /// The exact mixture of a built-in distribution as the model's scaled data have it. Throws UsageError (listing the names) when
 /// `name` has none, or when the model has another dimension.
 GaussianMixture scaled_oracle(const std::string& name, const TableCode& code);

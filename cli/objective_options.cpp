@@ -63,6 +63,8 @@ void check_objective_options(const CLI::App& app, const ObjectiveArguments& a, c
   for (const char* option : {"--projection", "--variance-reduced", "--num-projections"}) {
     check(a.objective == "sliced" || app.get_option(option)->count() == 0, option, " belongs to --objective sliced");
   }
+  check(a.objective != "flow_matching" || app.get_option("--weighting")->count() == 0,
+        "--weighting: --objective flow_matching has a weight of its own; leave one of the two out");
   check(a.weighting == "likelihood" || a.sigma_sampling == "process" || app.get_option("--process")->count() == 0,
         "--process belongs to --weighting likelihood and --sigma-sampling process");
   for (const char* option : {"--p-mean", "--p-std"}) {

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 
+#include "tweedie/cli/conditions.h"
 #include "tweedie/cli/model_file.h"
 #include "tweedie/cli/program.h"
 #include "tweedie/cli/sampling.h"
@@ -27,6 +28,7 @@ using plots::Limits;
 struct Arguments {
   Common common;
   SamplingArguments sampling;  // its defaults; `tweedie sample` has the options
+  ConditionArguments condition;
   TableArguments table;
   std::string input, output, kind, xlim, ylim, oracle, data, title;
   Index resolution = 20, n = 2000;
@@ -101,6 +103,8 @@ Input read_input(const Arguments& a) {
     input.model = load_model(a.input, a.raw_weights);
     return input;
   }
+  check(a.condition.value.empty() && a.condition.given.empty() && a.condition.guidance == 1, a.input,
+        " is no model; --class, --given and --guidance belong to one");
   if (ends_with(a.input, ".npy")) {
     const NpyArray<float> array = read_npy_array<float>(a.input);
     if (array.shape.size() == 3) {
@@ -132,7 +136,7 @@ std::string default_kind(const Input& input) {
 
 Matrix rows_of(const Arguments& a, const Input& input) {
   if (input.table) return to_float(to_matrix(*input.table));
-  const Matrix scaled = draw_all(*input.model->network, *input.model->levels, a.n, a.sampling, a.common.rng(), a.common.console);
+  const Matrix scaled = draw_all(*input.model, a.condition, a.n, a.sampling, a.common.rng(), a.common.console);
   return to_float(input.model->code.decode(scaled));
 }
 
@@ -201,7 +205,9 @@ Figure plot_field(const Arguments& a, const Input& input) {
   const std::vector<std::string> names = input.names();
   options.x_label = axis_name(names[0]);
   options.y_label = axis_name(names[1]);
-  return plots::visualize_score_field(*unscaled_score(model), sigma, options);
+  const std::unique_ptr<ScoreModel> given = one_condition(model, a.condition, "a score field");
+  const ScoreModel& score = given ? *given : *model.network;
+  return plots::visualize_score_field(*unscaled_score(model.code, score), sigma, options);
 }
 
 Figure plot_samples(const Arguments& a, const Input& input) {
@@ -395,6 +401,7 @@ Command plot_command(CLI::App& program) {
                        " evenly spaced states (others: a file of `tweedie sample --trajectory`)"))
       ->check(CLI::Range(Index{1}, Index{1} << 40));
   app->add_flag("--raw-weights", a->raw_weights, "The last weights as they are, not the averaged or best ones");
+  add_condition_options(*app, a->condition);
   add_table_options(*app, a->table);
   add_common(*app, a->common);
   app->footer(

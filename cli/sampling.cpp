@@ -478,4 +478,14 @@ Matrix draw_all(const ScoreModel& model, const NoiseLevels& levels, Index n, con
   return all;
 }
 
+Matrix draw_all(const ModelFile& model, const ConditionArguments& condition, Index n, const SamplingArguments& arguments, Rng rng,
+                const Console& console) {
+  Matrix all(n, model.code.dim());
+  Index filled = 0;
+  draw(model, condition, n, arguments, {}, rng, console, [&](ConstRows<float> rows, std::span<const std::int32_t>) {
+    for (Index r = 0; r < rows.rows(); ++r) std::copy_n(rows.row(r).data(), rows.cols(), all.row(filled++).data());
+  });
+  return all;
+}
+
 }  // namespace tweedie::cli

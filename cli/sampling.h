@@ -86,5 +86,7 @@ Drawn draw(const ModelFile& model, const ConditionArguments& condition, Index n,
 /// All n scaled rows at once.
 Matrix draw_all(const ScoreModel& model, const NoiseLevels& levels, Index n, const SamplingArguments& arguments, Rng rng,
                 const Console& console, std::int64_t* evaluations = nullptr);
+Matrix draw_all(const ModelFile& model, const ConditionArguments& condition, Index n, const SamplingArguments& arguments, Rng rng,
+                const Console& console);
 
 }  // namespace tweedie::cli

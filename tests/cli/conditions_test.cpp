@@ -167,6 +167,16 @@ TEST_CASE("info tells classes and targets") {
   CHECK(contains(text.out, "dose, from 0 to 3.9"));
 }
 
+TEST_CASE("figures of a conditional model: rows of all classes, the field of one") {
+  if (!contains(run("--help").out, "plot")) return;  // built without figures
+  CHECK(run("plot class.safetensors --kind samples -n 20 -o f.svg").code == 0);
+  CHECK(run("plot class.safetensors --class high --guidance 2 -o f.svg").code == 0);
+  CHECK(run("plot target.safetensors --given dose=1 --resolution 5 -o g.svg").code == 0);
+  fails("plot class.safetensors -o f.svg", 2, {"of one class", "high, low"});
+  fails("plot class.safetensors --kind trajectories -o f.svg", 2, {"tweedie sample"});
+  fails("plot t.csv --columns x,y --class high -o f.svg", 2, {"no model"});
+}
+
 TEST_CASE("conditions that cannot be met say what to do") {
   fails("train t.csv --net ncsn --class kind -o m.safetensors", 2, {"--net mlp, residual or energy"});
   fails("train t.csv --net mlp --target kind -o m.safetensors", 3, {"--class kind"});

@@ -89,6 +89,7 @@ TEST_CASE("contradictions are refused with a remedy") {
   fails("--net energy --prediction v", {"--prediction belongs to --net mlp and residual"});
   fails("--net mlp --levels ncsnv2", {"--levels belongs to --net ncsn"});
   fails("--levels many", {"neither a count of levels (1 to 100000) nor ncsnv2"});
+  fails("--objective flow_matching --weighting edm", {"a weight of its own"});
   fails("--process vp", {"--weighting likelihood", "--sigma-sampling process"});
   fails("--p-mean 1", {"--sigma-sampling lognormal"});
   fails("--net mlp --embedding fourrier", {"did you mean 'fourier'"});
