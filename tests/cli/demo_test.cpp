@@ -12,7 +12,7 @@ using namespace tweedie::testing;
 
 TEST_CASE("the demo leaves its table, figures and summary") {
   const Folder folder;
-  const Outcome r = tweedie::testing::tweedie(folder, "demo -o d --steps 4 -n 200");
+  const Outcome r = tweedie::testing::tweedie(folder, "demo -o d --steps 4 -n 60");
   REQUIRE_MESSAGE(r.code == 0, r.err);
   for (const char* part : {"Score error", "mode weights", "Memorisation", "energy distance", "zero network", "Every sampler",
                            "needs a density", "KL(truth || network)"}) {
@@ -37,7 +37,7 @@ TEST_CASE("the demo leaves its table, figures and summary") {
   for (const auto& member : samplers.members) {
     const std::string& name = member.first;
     const Json& exact = member.second["exact"];
-    CHECK(exact["rows"].number == 200);
+    CHECK(exact["rows"].number == 60);
     CHECK(exact["evaluations"].number >= 50);
     if (name == "langevin") continue;
     CHECK_MESSAGE(exact["energy_distance"].number < 1.5 * exact["null_99"].number, name);
