@@ -300,7 +300,8 @@ TEST_CASE("train --scaling quantile: a skewed table, its density in its own unit
   const Outcome logp = run("logp q.safetensors grid.csv -o p.csv");
   REQUIRE_MESSAGE(logp.code == 0, logp.err);
   double mass = 0;
-  for (const double nats : tweedie::read_csv(folder / "p.csv").columns[0].numbers) mass += std::exp(nats) * kStep;
+  const tweedie::Table density = tweedie::read_csv(folder / "p.csv");
+  for (const double nats : density.columns[0].numbers) mass += std::exp(nats) * kStep;
   CHECK(mass == doctest::Approx(1).epsilon(.01));  // the Jacobian of the knots is in it
   const Outcome samples = run("sample q.safetensors -n 200 -o qs.csv");
   REQUIRE_MESSAGE(samples.code == 0, samples.err);
