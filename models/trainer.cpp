@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <optional>
 #include <vector>
 
@@ -120,7 +121,7 @@ struct Trainer::State {
         streams(stream),
         sampling(sampling_of(network, options)),
         levels(levels_of(network, sampling)),
-        engine(make_training_step(network, options.objective, options.device, options.precision, options.engine)),
+        engine(make_engine()),
         adam(network.layout().size(), options.adam),
         gradient(network.layout().size()) {
     check_options();
@@ -129,6 +130,7 @@ struct Trainer::State {
     if (options.ema > 0) ema = copy_of(net.parameters());
     clean = Matrix(options.batch, net.dim());
     row_losses = Buffer<float>(options.batch);
+    if (!fresh()) batch_rows = Buffer<std::uint64_t>(options.batch);
     const Index counted = net.levels() == nullptr ? kLossBins : on_levels() ? levels.size() : 0;
     level_sums = Buffer<double>(counted);
     level_counts = Buffer<std::int64_t>(counted);
@@ -144,7 +146,7 @@ struct Trainer::State {
   SigmaSampling sampling;  // never automatic
   NoiseLevels levels;      // of a network without: the ends of its range
   std::unique_ptr<TrainingEngine> engine;
-  std::unique_ptr<TrainingEngine> valid_engine;  // a tape of its own, so that the training tape's memory stays as it is
+  std::unique_ptr<TrainingEngine> valid_engine;  // with memory of its own: the training engine's stays as it is
   Adam adam;
   Buffer<float> gradient;  // (P)
   Buffer<float> ema;       // (P), or empty
@@ -159,7 +161,8 @@ struct Trainer::State {
   std::int64_t total_steps = 0, steps = 0;
   Matrix clean;  // (B, D)
   Batch batch;
-  Buffer<float> row_losses;  // (B)
+  Buffer<float> row_losses;          // (B)
+  Buffer<std::uint64_t> batch_rows;  // (B) of the table; empty for fresh draws
   double last_loss = 0, last_norm = 0, last_rate = 0;
   double loss_average = 0;    // sum over steps of (1 - .98) .98^age loss
   double loss_limit = 0;      // the smoothed loss beyond which the run has diverged; 0: none yet
@@ -172,6 +175,14 @@ struct Trainer::State {
   bool fresh() const { return static_cast<bool>(draw); }
   double smoothed() const { return steps == 0 ? 0 : loss_average / (1 - std::pow(kSmoothing, static_cast<double>(steps))); }
   std::span<const float> raw_parameters() const { return raw.size() > 0 ? raw.span() : std::as_const(net).parameters(); }
+
+  // Between its levels a network with levels is two evaluations, which only the tape knows.
+  std::unique_ptr<TrainingEngine> make_engine() const {
+    const bool between = net.levels() != nullptr && !on_levels();
+    check(!between || options.engine != "fused", "train: engine is fused and sigma_sampling ", describe(sampling),
+          "; the fused engine trains on the network's levels: give SigmaSampling::levels, or engine auto or tape");
+    return make_training_step(net, options.objective, options.device, options.precision, between ? "tape" : options.engine);
+  }
 
   static Buffer<float> copy_of(std::span<const float> values) {
     Buffer<float> copy(static_cast<Index>(values.size()));
@@ -218,7 +229,7 @@ struct Trainer::State {
       split.emplace(streams.valid, 0, static_cast<std::uint64_t>(rows));
       for (Index i = 0; i < count; ++i) valid_rows.push_back(static_cast<std::int64_t>((*split)(static_cast<std::uint64_t>(i))));
       std::sort(valid_rows.begin(), valid_rows.end());
-      valid_engine = make_training_step(net, options.objective, options.device, options.precision, options.engine);
+      valid_engine = make_engine();
     }
     train_count = rows - static_cast<Index>(valid_rows.size());
   }
@@ -235,17 +246,24 @@ struct Trainer::State {
     check(total_steps < std::int64_t{1} << 32, "train: ", total_steps, " steps; the random streams hold 2^32");
   }
 
-  // The row at a place of the endless sequence [epoch 0 | epoch 1 | ...].
-  Index table_row(std::uint64_t place) {
+  // rows[b] = the row at place first + b of the endless sequence [epoch 0 | epoch 1 | ...].
+  void table_rows(std::uint64_t first, std::span<std::uint64_t> rows) {
     const auto n = static_cast<std::uint64_t>(train_count);
-    const std::uint64_t epoch = place / n;
-    if (!order || epoch != order_epoch) {
-      check(epoch < std::uint64_t{1} << 32, "train: epoch ", epoch, "; the random streams hold 2^32");
-      order.emplace(streams.order, static_cast<std::uint32_t>(epoch), n);
-      order_epoch = epoch;
+    for (std::size_t b = 0; b < rows.size();) {
+      const std::uint64_t epoch = (first + b) / n, place = (first + b) % n;
+      if (!order || epoch != order_epoch) {
+        check(epoch < std::uint64_t{1} << 32, "train: epoch ", epoch, "; the random streams hold 2^32");
+        order.emplace(streams.order, static_cast<std::uint32_t>(epoch), n);
+        order_epoch = epoch;
+      }
+      const std::span<std::uint64_t> part = rows.subspan(b, std::min<std::size_t>(rows.size() - b, n - place));
+      std::iota(part.begin(), part.end(), place);
+      order->apply(part);
+      b += part.size();
     }
-    const std::uint64_t row = (*order)(place % n);
-    return static_cast<Index>(split ? (*split)(row + valid_rows.size()) : row);
+    if (!split) return;
+    for (std::uint64_t& row : rows) row += valid_rows.size();
+    split->apply(rows);
   }
 
   // A row of the table with its condition into row b of the clean rows and of a batch whose condition buffers have their size.
@@ -270,7 +288,8 @@ struct Trainer::State {
       draw(first, clean.view());
     } else {
       size_conditions(options.batch, batch);
-      for (Index b = 0; b < options.batch; ++b) take_row(table_row(first + static_cast<std::uint64_t>(b)), b, clean, batch);
+      table_rows(first, batch_rows.span());
+      for (Index b = 0; b < options.batch; ++b) take_row(static_cast<Index>(batch_rows[b]), b, clean, batch);
     }
     const PerturbOptions draws{.sampling = sampling, .step = static_cast<std::uint32_t>(steps)};
     perturb<float>(clean, levels, streams.noise, draws, batch);
