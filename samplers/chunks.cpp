@@ -111,6 +111,18 @@ void Chunk<S>::save() {
   if (count > 0) copy_rows(ConstRows<S>(x).middle_rows(0, count), frame.middle_rows(first_, count));
 }
 
+namespace {
+
+// Rows of a chunk: an even share of the threads, in whole blocks of what a kernel takes at once, but not more than asked for.
+Index chunk_rows(const RunOptions& options, Index rows) {
+  if (options.together) return std::max<Index>(rows, 1);
+  constexpr Index kBlock = 8;
+  const Index workers = threads(), share = (rows + workers - 1) / workers;
+  return std::min(options.chunk_rows, std::max<Index>(1, (share + kBlock - 1) / kBlock) * kBlock);
+}
+
+}  // namespace
+
 template <class S>
 void run_chunks(const ScoreModel& model, const RunOptions& options, const Rng& rng, SamplesX<S>& samples,
                 const std::function<void(Chunk<S>&)>& body) {
@@ -122,14 +134,14 @@ void run_chunks(const ScoreModel& model, const RunOptions& options, const Rng& r
   check(options.steps >= 0 && options.steps < std::int64_t{1} << 32, options.sampler, ": ", options.steps,
         " steps; give 0 to 2^32 - 1");
   make_frames(options, samples);
-  const Index n = samples.x.rows();
+  const Index n = samples.x.rows(), rows = chunk_rows(options, n);
   ProgressReport progress(options, options.steps * n);
   std::atomic<bool> stop = false;  // one chunk has failed or was cancelled: the others end too
   std::atomic<std::int64_t> evaluations = 0;
-  tweedie::parallel_for(n, options.chunk_rows, [&](Index begin, Index end) {
+  tweedie::parallel_for(n, rows, [&](Index begin, Index end) {
     try {
-      for (Index first = begin; first < end; first += options.chunk_rows) {
-        Chunk<S> chunk(model, options, rng, first, samples, std::min(options.chunk_rows, end - first), progress, stop);
+      for (Index first = begin; first < end; first += rows) {
+        Chunk<S> chunk(model, options, rng, first, samples, std::min(rows, end - first), progress, stop);
         body(chunk);
         std::int64_t most = evaluations;
         while (most < chunk.evaluations && !evaluations.compare_exchange_weak(most, chunk.evaluations)) {

@@ -38,14 +38,17 @@ void correct(detail::Chunk<S>& chunk, double sigma, const PredictorCorrectorOpti
 }
 
 template <class S>
-SamplesX<S> run(const ScoreModel& model, const std::vector<double>& sigmas, MatrixX<S> x, PredictorCorrectorOptions options,
-                const Rng& rng) {
+SamplesX<S> run(const ScoreModel& model, const std::vector<double>& sigmas, MatrixX<S> x,
+                const PredictorCorrectorOptions& options, const Rng& rng) {
   detail::check_schedule(sigmas, "predictor_corrector");
   check_options(options);
-  if (options.norms == CorrectorNorms::batch) options.chunk_rows = std::max<Index>(x.rows(), 1);
   const std::int64_t steps = detail::intervals(sigmas);
-  const detail::StepRun step_run{"predictor_corrector", steps, steps * (1 + options.corrector_steps), sigmas.front(),
-                                 "use more levels or a smaller snr, or train the model further"};
+  const detail::StepRun step_run{"predictor_corrector",
+                                 steps,
+                                 steps * (1 + options.corrector_steps),
+                                 sigmas.front(),
+                                 "use more levels or a smaller snr, or train the model further",
+                                 options.norms == CorrectorNorms::batch};
   return detail::run_steps(model, std::move(x), step_run, options, rng, [&](detail::Chunk<S>& chunk) {
     for (std::size_t i = 0; i + 1 < sigmas.size(); ++i) {
       const std::uint32_t step = static_cast<std::uint32_t>(i);

@@ -28,11 +28,12 @@ namespace tweedie::detail {
 
 /// How a run is cut, watched and kept.
 struct RunOptions {
-  const char* sampler;        // its name, for messages
-  std::int64_t steps = 0;     // calls of finish_step per chunk
-  Index save_every = 0;       // 0: no trajectory
-  Index trajectory_rows = 0;  // first rows kept; 0: all
-  Index chunk_rows = 512;
+  const char* sampler;                         // its name, for messages
+  std::int64_t steps = 0;                      // calls of finish_step per chunk
+  Index save_every = 0;                        // 0: no trajectory
+  Index trajectory_rows = 0;                   // first rows kept; 0: all
+  Index chunk_rows = 512;                      // at most; fewer where that would leave a thread without work
+  bool together = false;                       // all rows in one chunk: for steps that look at the whole batch
   double bound = 0;                            // |x| beyond it has diverged
   const char* remedy = "";                     // what to do then
   const SamplingCallback* progress = nullptr;  // may be nullptr or empty

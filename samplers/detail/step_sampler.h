@@ -31,6 +31,7 @@ struct StepRun {
   std::int64_t evaluations;
   double scale;  // of the start's law; |x| beyond 1e6 max(scale, |start|) has diverged
   const char* remedy;
+  bool together = false;  // all rows in one chunk
 };
 
 /// Runs body(chunk) over the chunks of x (n, D), its start.
@@ -44,6 +45,7 @@ SamplesX<S> run_steps(const ScoreModel& model, MatrixX<S> x, const StepRun& step
                        .save_every = options.save_every,
                        .trajectory_rows = options.trajectory_rows,
                        .chunk_rows = options.chunk_rows,
+                       .together = step_run.together,
                        .bound = 1e6 * largest,
                        .remedy = step_run.remedy,
                        .progress = &options.progress};
