@@ -19,6 +19,7 @@
 #include "tweedie/kernels/kernels.h"
 #include "tweedie/kernels/reference/adam_ema.h"
 #include "tweedie/kernels/reference/gemm.h"
+#include "tweedie/kernels/reference/mlp_forward.h"
 #include "tweedie/kernels/reference/silu.h"
 
 using namespace tweedie;
@@ -34,6 +35,13 @@ std::vector<float> random_numbers(Index n, unsigned seed) {
     value = static_cast<float>(seed >> 8) * 0x1p-23f - 1;
   }
   return x;
+}
+
+bool close(const std::vector<float>& found, const std::vector<double>& expected, double relative) {
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    if (!(std::fabs(found[i] - expected[i]) <= relative * std::max(1.0, std::fabs(expected[i])))) return false;
+  }
+  return true;
 }
 
 // ---- gemm ----
@@ -95,6 +103,53 @@ void time_gemm(benchmark::State& state, Target target, int threads, const Produc
     state.counters["peak"] = Counter(flops * 1e-9 / peak(target) / threads, Counter::kIsIterationInvariantRate);
 }
 
+// ---- the perceptron: D = 2, width 256, four layers ----
+
+struct Perceptron {
+  static constexpr int kWidth = 256, kLayers = 4, kDim = 2;
+  std::vector<float> weights[kLayers], biases[kLayers], x, out, packed;
+  Mlp net;
+  explicit Perceptron(Index batch) : x(random_numbers(batch * kDim, 6)), out(x.size()) {
+    net.layers = kLayers;
+    for (int i = 0; i < kLayers; ++i) {
+      const int in = i == 0 ? kDim : kWidth, width = i + 1 == kLayers ? kDim : kWidth;
+      weights[i] = random_numbers(Index{in} * width, 7 + i);
+      for (float& w : weights[i]) w *= 2 / std::sqrt(static_cast<float>(in));
+      biases[i] = random_numbers(width, 17 + i);
+      net.layer[i] = {weights[i].data(), biases[i].data(), in, width};
+    }
+    packed.resize(static_cast<std::size_t>(packed_mlp_size(net)));
+    pack_mlp(net, packed.data());
+  }
+  Index batch() const { return static_cast<Index>(x.size()) / kDim; }
+  void run() { mlp_forward(net, packed.data(), batch(), x.data(), kDim, nullptr, out.data(), kDim); }
+};
+
+bool verify_perceptron() {
+  Perceptron p(67);
+  p.run();
+  const std::vector<double> x(p.x.begin(), p.x.end());
+  std::vector<double> expected(x.size());
+  const std::vector<int> level(x.size());
+  reference::mlp_forward<double>(p.net, p.batch(), x.data(), level.data(), expected.data());
+  return close(p.out, expected, 1e-5);
+}
+
+void time_perceptron(benchmark::State& state, Target target, int threads, Index batch) {
+  set_target(target);
+  set_threads(threads);
+  Perceptron p(batch);
+  for (auto _ : state) {
+    p.run();
+    benchmark::ClobberMemory();
+  }
+  const double flops = 2.0 * 256 * (2 + 256 + 256 + 2) * static_cast<double>(batch);
+  using benchmark::Counter;
+  state.counters["GFLOP/s"] = Counter(flops * 1e-9, Counter::kIsIterationInvariantRate);
+  if (peak(target) > 0)
+    state.counters["peak"] = Counter(flops * 1e-9 / peak(target) / threads, Counter::kIsIterationInvariantRate);
+}
+
 // ---- element-wise kernels: 16 Ki elements, in L1/L2, so that arithmetic and not memory is measured ----
 
 constexpr Index kElements = 16384;
@@ -112,13 +167,6 @@ struct Elements {
   void run_silu_gradient() { silu_gradient(kElements, x.data(), y.data(), p.data()); }
   void run_adam() { adam_ema(step, kElements, y.data(), p.data(), m.data(), v.data(), ema.data()); }
 };
-
-bool close(const std::vector<float>& found, const std::vector<double>& expected, double relative) {
-  for (std::size_t i = 0; i < found.size(); ++i) {
-    if (!(std::fabs(found[i] - expected[i]) <= relative * std::max(1.0, std::fabs(expected[i])))) return false;
-  }
-  return true;
-}
 
 bool verify_elements() {
   Elements e;
@@ -159,7 +207,7 @@ void repeated(benchmark::internal::Benchmark* b, int threads) {
 /// Verifies and registers everything for one target; false where a result is wrong.
 bool add_target(Target target, int cores) {
   set_target(target);
-  if (!verify_elements()) return false;
+  if (!verify_elements() || !verify_perceptron()) return false;
   std::printf("%-8s peak of one core: %.1f GFLOP/s\n", name(target), peak(target));
   for (const Product& p : kProducts) {
     if (!verify(p)) return false;
@@ -169,6 +217,15 @@ bool add_target(Target target, int cores) {
                                 (p.transpose_b ? "T" : "N") + "/threads:" + std::to_string(threads);
       repeated(benchmark::RegisterBenchmark(label.c_str(), [=](benchmark::State& s) { time_gemm(s, target, threads, p); }),
                threads);
+    }
+  }
+  for (const Index batch : {1, 2, 3, 4, 5, 64, 4096}) {
+    for (int threads = 1; threads <= (batch > 64 ? cores : 1); threads = threads == cores ? cores + 1 : cores) {
+      const std::string label =
+          std::string("mlp/") + name(target) + "/rows:" + std::to_string(batch) + "/threads:" + std::to_string(threads);
+      repeated(
+          benchmark::RegisterBenchmark(label.c_str(), [=](benchmark::State& s) { time_perceptron(s, target, threads, batch); }),
+          threads);
     }
   }
   const std::pair<const char*, void (Elements::*)()> kernels[] = {

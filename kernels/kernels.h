@@ -73,4 +73,33 @@ struct AdamStep {
 TWEEDIE_API void adam_ema(const AdamStep& options, Index n, const float* gradient, float* p, float* m, float* v, float* ema);
 TWEEDIE_API void adam_ema(const AdamStep& options, Index n, const double* gradient, double* p, double* m, double* v, double* ema);
 
+struct MlpLayer {
+  const float* weight;  // (out, in), PyTorch's order
+  const float* bias;    // (out); of the first layer (levels, out)
+  int in, out;
+};
+
+/// A multilayer perceptron as kernels see it: pointers and sizes, nothing owned.
+///   h_0 = x(b, :),   h_{i+1} = silu(h_i W_i^T + b_i) for the hidden layers,   out(b, :) = scale_l (h W^T + b)
+/// b_0 is row l = level(b) of (levels, out): a network's noise level, folded into its first bias.
+struct Mlp {
+  static constexpr int kMaxLayers = 16;
+  int layers = 0, levels = 1;
+  const float* scale = nullptr;  // (levels), of the output; nullptr: 1
+  MlpLayer layer[kMaxLayers] = {};
+};
+
+/// The weights of `net` and its biases, but the first, in the layout of the target in use: packed_mlp_size(net) numbers. To be
+/// packed again when a weight or the target changes.
+TWEEDIE_API Index packed_mlp_size(const Mlp& net);
+TWEEDIE_API void pack_mlp(const Mlp& net, float* packed);
+/// out (batch, outputs) of x (batch, inputs), `packed` by pack_mlp; level (batch), or nullptr: all rows are at level 0. Reads the
+/// first bias and the scale from `net`, so that one packing serves any levels; its other pointers are not read. out may not be x.
+/// A layer's error, its input given: (K + 2) u (sum_k |w| |h| + |b|) of the sums, then 8 u |silu|, absolute 2^-119, of silu. A
+/// row with a number that is not finite on its way may come out as NaN; other rows do not see it. A row's bits depend on the row
+/// and its level alone. Throws UsageError for sizes that do not fit or a level out of bounds. Steady-state calls allocate
+/// nothing.
+TWEEDIE_API void mlp_forward(const Mlp& net, const float* packed, Index batch, const float* x, Index ldx, const int* level,
+                             float* out, Index ldo);
+
 }  // namespace tweedie::kernels

@@ -46,8 +46,13 @@ class Derived {
  public:
   template <class Build>
   std::shared_ptr<const T> get(Build&& build) const {
+    return get(build, [](const T&) { return true; });
+  }
+  /// The same where a value may become useless in another way: it is built again unless serves(value).
+  template <class Build, class Serves>
+  std::shared_ptr<const T> get(Build&& build, Serves&& serves) const {
     const std::lock_guard lock(mutex_);
-    if (!value_) value_ = std::make_shared<const T>(build());
+    if (!value_ || !serves(*value_)) value_ = std::make_shared<const T>(build());
     return value_;
   }
   void reset() {

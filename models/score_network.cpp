@@ -59,6 +59,7 @@ struct Workspace {
   Buffer<S> hidden, next;  // (kBlockRows, H)
   Buffer<S> near, far;     // (kBlockRows, D)
   Place places[kBlockRows];
+  int level[kBlockRows];
 
   static Workspace& mine(Index hidden_dim, Index data_dim) {
     static thread_local Workspace workspace;
@@ -74,6 +75,42 @@ struct Workspace {
 };
 
 }  // namespace
+
+template <class S>
+struct NoiseConditionalScoreNetwork::Folded {
+  Buffer<S> parameters;  // a copy, (layout().size())
+  MatrixX<S> bias;       // (L, H): E W_e^T + b_0
+};
+
+// In float the whole network is one kernel.
+template <>
+struct NoiseConditionalScoreNetwork::Folded<float> {
+  Buffer<float> parameters;
+  Matrix bias;
+  kernels::Mlp net;  // its first bias is `bias`; no layers where the network has more than kernels::Mlp holds
+  kernels::Target target;
+  Buffer<float> packed;
+
+  void pack(const ParameterLayout& layout) {
+    target = kernels::target();
+    const auto layers = static_cast<int>((layout.count() - 1) / 2);
+    if (layers > kernels::Mlp::kMaxLayers) return;
+    const float* flat = parameters.data();
+    const Index dim = layout[layout.count() - 1].cols, hidden_dim = layout[0].cols;
+    Matrix from_x(hidden_dim, dim);  // W_x, the first layer's part for x
+    for (Index r = 0; r < hidden_dim; ++r) std::copy_n(flat + layout[1].offset + r * layout[1].cols, dim, from_x.row(r).data());
+    net.layers = layers;
+    net.levels = static_cast<int>(bias.rows());
+    for (int i = 0; i < layers; ++i) {
+      const ParameterTensor& w = layout[2 * i + 1];
+      net.layer[i] = {i == 0 ? from_x.data() : flat + w.offset, i == 0 ? bias.data() : flat + layout[2 * i + 2].offset,
+                      static_cast<int>(i == 0 ? dim : w.cols), static_cast<int>(w.rows)};
+    }
+    packed = Buffer<float>(kernels::packed_mlp_size(net));
+    kernels::pack_mlp(net, packed.data());
+    net.layer[0].weight = nullptr;  // from here on the packed ones serve
+  }
+};
 
 ParameterLayout NoiseConditionalScoreNetwork::layout_of(const Options& options) {
   check(options.data_dim >= 1, "NoiseConditionalScoreNetwork: data_dim = ", options.data_dim,
@@ -216,27 +253,55 @@ const Derived<NoiseConditionalScoreNetwork::Folded<double>>& NoiseConditionalSco
 
 template <class S>
 std::shared_ptr<const NoiseConditionalScoreNetwork::Folded<S>> NoiseConditionalScoreNetwork::folded() const {
-  return cache<S>().get([this] {
-    Folded<S> folded{Buffer<S>(layout().size()), MatrixX<S>(levels_.size(), options_.hidden_dim)};
+  const auto build = [this] {
+    Folded<S> folded;
+    folded.parameters = Buffer<S>(layout().size());
+    folded.bias = MatrixX<S>(levels_.size(), options_.hidden_dim);
     std::copy(parameters().begin(), parameters().end(), folded.parameters.begin());
     const S* flat = folded.parameters.data();
     const Index hidden_dim = options_.hidden_dim;
     linear_rows(
         levels_.size(), hidden_dim, hidden_dim, flat + layout()[0].offset, hidden_dim, flat + layout()[1].offset + dim(),
         dim() + hidden_dim, [&](Index) { return flat + layout()[2].offset; }, folded.bias.data());
+    if constexpr (sizeof(S) == sizeof(float)) folded.pack(layout());
     return folded;
+  };
+  return cache<S>().get(build, [](const Folded<S>& folded) {
+    if constexpr (sizeof(S) == sizeof(float)) return folded.target == kernels::target();
+    return true;
   });
 }
 
-// The network's output n_l(y) of at most kBlockRows rows, l = level(r): out (rows, D).
+// The network's output n_l(y) of at most kBlockRows rows, l = level(r): out (rows, D). `uniform`: all rows have one level.
 template <class S>
 struct NoiseConditionalScoreNetwork::Forward {
   const NoiseConditionalScoreNetwork& net;
   const Folded<S>& folded;
   Workspace<S>& work;
+  bool uniform;
 
   template <class Level>
   void operator()(ConstRows<S> y, const Level& level, S* out) const {
+    if constexpr (sizeof(S) == sizeof(float)) {
+      if (folded.net.layers > 0) return fused(y, level, out);
+    }
+    by_layers(y, level, out);
+  }
+
+  template <class Level>
+  void fused(ConstRows<S> y, const Level& level, S* out) const {
+    kernels::Mlp mlp = folded.net;
+    if (uniform) {
+      mlp.layer[0].bias = folded.bias.row(level(0)).data();
+    } else {
+      for (Index r = 0; r < y.rows(); ++r) work.level[r] = level(r);
+    }
+    kernels::mlp_forward(mlp, folded.packed.data(), y.rows(), y.data(), y.stride(), uniform ? nullptr : work.level, out,
+                         net.dim());
+  }
+
+  template <class Level>
+  void by_layers(ConstRows<S> y, const Level& level, S* out) const {
     const S* flat = folded.parameters.data();
     const ParameterLayout& layout = net.layout();
     const Index rows = y.rows(), dim = net.dim(), hidden_dim = net.options_.hidden_dim;
@@ -266,7 +331,7 @@ void NoiseConditionalScoreNetwork::score_rows(ConstRows<S> y, std::span<const S>
   // Blocks begin at multiples of kBlockRows; a row's bits depend on itself alone, as the kernels promise.
   parallel_for(y.rows(), kBlockRows, [&](Index begin, Index end) {
     Workspace<S>& work = Workspace<S>::mine(options_.hidden_dim, dim());
-    const Forward<S> forward{*this, *folded, work};
+    const Forward<S> forward{*this, *folded, work, uniform};
     for (Index block = begin; block < end; block += kBlockRows) {
       const Index rows = std::min(kBlockRows, end - block);
       bool between = false;

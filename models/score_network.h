@@ -68,10 +68,7 @@ class TWEEDIE_API NoiseConditionalScoreNetwork final : public Network {
  private:
   // What inference reads, in S.
   template <class S>
-  struct Folded {
-    Buffer<S> parameters;  // a copy, (layout().size())
-    MatrixX<S> bias;       // (L, H): E W_e^T + b_0
-  };
+  struct Folded;
   template <class S>
   struct Forward;
   template <class S>

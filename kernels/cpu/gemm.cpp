@@ -7,10 +7,10 @@
 #include <algorithm>
 #include <utility>
 
-#include "tweedie/core/buffer.h"
 #include "tweedie/core/check.h"
 #include "tweedie/core/parallel.h"
 #include "tweedie/kernels/cpu/table.h"
+#include "tweedie/kernels/cpu/workspace.h"
 #include "tweedie/kernels/kernels.h"
 
 namespace tweedie::kernels {
@@ -36,29 +36,9 @@ struct Operand {
   Index stride, depth;
 };
 
-/// A thread's packing memory: taken while in use, given back after. Grown, never shrunk; one who finds it taken (a product
-/// inside another's executor) gets memory of his own. Role 0 is B, on the calling thread; role 1 is a task's block of A, of
-/// one size whatever the product, so that a thread which joins late allocates at most once.
-template <class T, int kRole>
-class Workspace {
- public:
-  explicit Workspace(Index size) : buffer_(std::move(kept())) {
-    if (buffer_.size() < size) buffer_ = Buffer<T>(size);
-  }
-  ~Workspace() {
-    if (buffer_.size() > kept().size()) kept() = std::move(buffer_);
-  }
-  Workspace(const Workspace&) = delete;
-  Workspace& operator=(const Workspace&) = delete;
-  T* data() { return buffer_.data(); }
-
- private:
-  static Buffer<T>& kept() {
-    thread_local Buffer<T> buffer;
-    return buffer;
-  }
-  Buffer<T> buffer_;
-};
+// The packing memory's roles: 0 is B, on the calling thread; 1 is a task's block of A, of one size whatever the product, so that
+// a thread which joins late allocates at most once.
+using cpu::Workspace;
 
 Index round_up(Index x, Index unit) { return (x + unit - 1) / unit * unit; }
 

@@ -102,6 +102,16 @@ template <>
 TWEEDIE_SIMD void store(float* to, float x) { *to = x; }
 TWEEDIE_SIMD void store(double* to, double x) { *to = x; }
 
+/// Has x in a register from here on: the compiler would rather load a vector again for each multiply-add that takes it.
+template <class T, int W>
+TWEEDIE_SIMD void in_register([[maybe_unused]] Vec<T, W>& x) {
+#if defined(__AVX512F__)
+  asm("" : "+v"(x.v));
+#elif defined(__SSE2__)
+  asm("" : "+x"(x.v));
+#endif
+}
+
 /// a < b ? x : y in each lane (y where a or b is NaN).
 template <class T, int W>
 TWEEDIE_SIMD Vec<T, W> select_less(Vec<T, W> a, Vec<T, W> b, Vec<T, W> x, Vec<T, W> y) {
@@ -148,6 +158,48 @@ TWEEDIE_SIMD Vec<double, 4> sqrt(Vec<double, 4> x) { return _mm256_sqrt_pd(x.v);
 TWEEDIE_SIMD Vec<float, 16> sqrt(Vec<float, 16> x) { return _mm512_maskz_sqrt_ps(__mmask16(-1), x.v); }
 TWEEDIE_SIMD Vec<double, 8> sqrt(Vec<double, 8> x) { return _mm512_maskz_sqrt_pd(__mmask8(-1), x.v); }
 #endif
+
+/// a > b ? a : b and a < b ? a : b: b where a or b is NaN.
+template <class T, int W>
+TWEEDIE_SIMD Vec<T, W> larger(Vec<T, W> a, Vec<T, W> b) {
+  return a.v > b.v ? a.v : b.v;
+}
+template <class T, int W>
+TWEEDIE_SIMD Vec<T, W> smaller(Vec<T, W> a, Vec<T, W> b) {
+  return a.v < b.v ? a.v : b.v;
+}
+#if defined(__AVX512F__)
+// One instruction each with that very meaning. With a full mask, as for sqrt.
+TWEEDIE_SIMD Vec<float, 16> larger(Vec<float, 16> a, Vec<float, 16> b) { return _mm512_maskz_max_ps(__mmask16(-1), a.v, b.v); }
+TWEEDIE_SIMD Vec<float, 16> smaller(Vec<float, 16> a, Vec<float, 16> b) { return _mm512_maskz_min_ps(__mmask16(-1), a.v, b.v); }
+#endif
+
+/// 1 / x for 1 <= x < 2^126: error <= 2 u of the result.
+template <class T, int W>
+TWEEDIE_SIMD Vec<T, W> reciprocal(Vec<T, W> x) {
+  return Vec<T, W>(T(1)) / x;
+}
+#if defined(__AVX512F__)
+// 14 bits and one step of Newton's: a division of 16 numbers takes as long as ten instructions.
+TWEEDIE_SIMD Vec<float, 16> reciprocal(Vec<float, 16> x) {
+  const Vec<float, 16> r = _mm512_maskz_rcp14_ps(__mmask16(-1), x.v);
+  return fma(r, fma(-x, r, Vec<float, 16>(1.0f)), r);
+}
+#endif
+
+/// The sum of the lanes: halves are added until one number is left.
+template <class T>
+TWEEDIE_SIMD T sum_lanes(Vec<T, 4> x) {
+  return (x.v[0] + x.v[2]) + (x.v[1] + x.v[3]);
+}
+template <class T, int W>
+TWEEDIE_SIMD T sum_lanes(Vec<T, W> x) {
+  struct Halves {
+    Vec<T, W / 2> low, high;
+  };
+  const auto halves = __builtin_bit_cast(Halves, x);
+  return sum_lanes(halves.low + halves.high);
+}
 
 /// See math::scale_by_factors.
 template <class T, int W>

@@ -60,9 +60,38 @@ struct Kernels {
   void (*adam_ema)(const AdamFactors<T>& factors, Index n, const T* gradient, T* p, T* m, T* v, T* ema);
 };
 
+/// What a dense layer does with its sums z = a W^T.
+enum class Finish {
+  silu,        // y = silu(z + bias)
+  silu_slope,  // the same, and slope = silu'(z + bias)
+  affine,      // y = z + bias
+  times        // y = z slope: the way back through a silu
+};
+/// One layer over a block of rows. Columns come in whole panels of the float kernels' tile_cols; y may not be a.
+struct Dense {
+  Index rows, in, out;  // out a multiple of tile_cols
+  const float* a;       // (rows, in)
+  Index lda;
+  const float* panels;  // (out / tile_cols, in, tile_cols)
+  const float* bias;    // row i's at bias + i * bias_stride, (out)
+  Index bias_stride;    // 0: one for all rows
+  float* y;             // (rows, out)
+  float* slope;         // (rows, out), with y's leading dimension
+  Index ldy;
+};
+/// The perceptron's kernels of one target, single-threaded.
+struct MlpKernels {
+  int lanes;  // numbers in a vector
+  void (*dense)(const Dense& layer, Finish finish);
+  /// y (rows, out) = a W^T + bias, w (out, in), in a multiple of `lanes`: for outputs that are too few to fill vectors.
+  void (*thin)(Index rows, Index in, Index out, const float* a, Index lda, const float* w, const float* bias, float* y,
+               Index ldy);
+};
+
 struct TargetTable {
   Kernels<float> single;
   Kernels<double> twice;
+  MlpKernels mlp;
 };
 
 // nullptr where this build lacks the target.

@@ -8,24 +8,6 @@
 
 #include "tweedie/kernels/reference/silu.h"
 
-namespace tweedie::kernels {
-
-struct MlpLayer {
-  const float* weight;  // (out, in), PyTorch's order
-  const float* bias;    // (out); of the first layer (levels, out)
-  int in, out;
-};
-
-/// A network as kernels see it: pointers and sizes, nothing owned.
-struct Mlp {
-  static constexpr int kMaxLayers = 16;
-  int layers = 0, levels = 1;
-  const float* scale = nullptr;  // (levels), of the output; nullptr: 1
-  MlpLayer layer[kMaxLayers] = {};
-};
-
-}  // namespace tweedie::kernels
-
 namespace tweedie::kernels::reference {
 
 /// level (B) names each row's first bias and scale.
