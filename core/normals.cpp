@@ -10,4 +10,8 @@ void normals_portable(const uint32_t* c0, uint32_t c1, const uint32_t* c2, uint3
   normals_of_counters(c0, c1, c2, c3, key, count, pairs, z);
 }
 
+void words_portable(const uint32_t* c0, uint32_t c1, uint32_t c2, uint32_t c3, uint64_t key, int count, uint32_t* word) {
+  words_of_counters(c0, c1, c2, c3, key, count, word);
+}
+
 }  // namespace tweedie::detail

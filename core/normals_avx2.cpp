@@ -10,5 +10,9 @@ void normals_avx2(const uint32_t* c0, uint32_t c1, const uint32_t* c2, uint32_t 
   normals_of_counters(c0, c1, c2, c3, key, count, pairs, z);
 }
 
+void words_avx2(const uint32_t* c0, uint32_t c1, uint32_t c2, uint32_t c3, uint64_t key, int count, uint32_t* word) {
+  words_of_counters(c0, c1, c2, c3, key, count, word);
+}
+
 }  // namespace tweedie::detail
 #endif

@@ -36,6 +36,15 @@ detail::NormalKernel choose_normal_kernel() {
   return detail::normals_portable;
 }
 
+detail::WordKernel choose_word_kernel() {
+#ifdef __x86_64__
+  const detail::NormalKernel normals = choose_normal_kernel();
+  if (normals == detail::normals_avx512) return detail::words_avx512;
+  if (normals == detail::normals_avx2) return detail::words_avx2;
+#endif
+  return detail::words_portable;
+}
+
 /// What stays the same over one call of normals.
 struct NormalDraw {
   std::uint64_t key;
@@ -173,6 +182,42 @@ std::uint64_t Permutation::operator()(std::uint64_t position) const {
     value = (left << half_bits_) | right;
   } while (value >= n_);
   return value;
+}
+
+void Permutation::apply(std::span<std::uint64_t> positions) const {
+  static const detail::WordKernel kernel = choose_word_kernel();
+  const std::uint64_t mask = (std::uint64_t{1} << half_bits_) - 1;
+  for (std::size_t first = 0; first < positions.size(); first += kCounters) {
+    const std::span<std::uint64_t> block = positions.subspan(first, std::min<std::size_t>(kCounters, positions.size() - first));
+    std::uint32_t left[kCounters] = {}, right[kCounters] = {}, words[kCounters];
+    std::size_t walking[kCounters], count = block.size();  // places whose value is not below n yet
+    for (std::size_t i = 0; i < count; ++i) {
+      check(block[i] < n_, "Permutation: position ", block[i], " of ", n_, " elements");
+      walking[i] = i;
+    }
+    while (count > 0) {
+      for (std::size_t i = 0; i < count; ++i) {
+        left[i] = static_cast<std::uint32_t>(block[walking[i]] >> half_bits_);
+        right[i] = static_cast<std::uint32_t>(block[walking[i]] & mask);
+      }
+      for (std::uint32_t round = 0; round < rounds_; ++round) {
+        const PhiloxWords c = philox_counter(Purpose::permutation, epoch_, 0, round, 0);
+        kernel(right, c.v[1], c.v[2], c.v[3], rng_.key(), static_cast<int>((count + 15) / 16 * 16), words);
+        for (std::size_t i = 0; i < count; ++i) {
+          const std::uint32_t next = left[i] ^ (words[i] & static_cast<std::uint32_t>(mask));
+          left[i] = right[i];
+          right[i] = next;
+        }
+      }
+      std::size_t left_over = 0;
+      for (std::size_t i = 0; i < count; ++i) {
+        const std::uint64_t value = (std::uint64_t{left[i]} << half_bits_) | right[i];
+        block[walking[i]] = value;
+        if (value >= n_) walking[left_over++] = walking[i];
+      }
+      count = left_over;
+    }
+  }
 }
 
 }  // namespace tweedie

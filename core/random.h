@@ -61,6 +61,8 @@ class TWEEDIE_API Permutation {
  public:
   Permutation(const Rng& rng, std::uint32_t epoch, std::uint64_t n);
   std::uint64_t operator()(std::uint64_t position) const;
+  /// Every position becomes its element: many at once take a tenth of the time each.
+  void apply(std::span<std::uint64_t> positions) const;
 
  private:
   Rng rng_;

@@ -102,4 +102,28 @@ TWEEDIE_API void pack_mlp(const Mlp& net, float* packed);
 TWEEDIE_API void mlp_forward(const Mlp& net, const float* packed, Index batch, const float* x, Index ldx, const int* level,
                              float* out, Index ldo);
 
+/// Noised rows of which a perceptron predicts -eps. All contiguous.
+struct MlpBatch {
+  Index rows = 0;                 // B >= 1
+  const float* x = nullptr;       // (B, inputs)
+  const float* eps = nullptr;     // (B, outputs)
+  const int* level = nullptr;     // (B); nullptr: row b has the first bias b, and net.levels = B
+  const float* scale = nullptr;   // (B), of the outputs; nullptr: 1
+  const float* weight = nullptr;  // (B), of the losses; nullptr: 1
+};
+/// Where the gradient goes, layer by layer.
+struct MlpGradient {
+  float* weight[Mlp::kMaxLayers];  // (out, in), rows `stride` apart
+  Index stride[Mlp::kMaxLayers];
+  float* bias[Mlp::kMaxLayers];  // (out); of the first layer (levels, out)
+};
+/// losses(b) = w_b/2 |scale_b F(x_b) + eps_b|^2 of the perceptron F, and the gradient of their mean in all weights and biases,
+/// both written. Without net.scale. `workspace`: mlp_gradient_workspace() numbers, which need no values. The forward pass errs as
+/// mlp_forward; then of each layer, its inputs given: dz by (K + 2) u sum_k |w| |dz| + 12 u of it for silu', dW and db by (B +
+/// 10) u of the sum of their terms' magnitudes, losses by 4 u and twice the error of the output times the residual. Sums over
+/// rows run in an order that B alone fixes. Throws UsageError as mlp_forward, and for no rows.
+TWEEDIE_API Index mlp_gradient_workspace(const Mlp& net, const MlpBatch& batch);
+TWEEDIE_API void mlp_gradient(const Mlp& net, const MlpBatch& batch, float* workspace, float* losses,
+                              const MlpGradient& gradient);
+
 }  // namespace tweedie::kernels

@@ -75,13 +75,13 @@ struct Trainer::State {
         rng(stream),
         sampling(sampling_of(network, options)),
         levels(levels_of(network, sampling)),
-        engine(make_training_step(network, options.objective, options.device, options.precision, options.engine)),
+        engine(make_engine()),
         adam(network.layout().size(), options.adam),
         gradient(network.layout().size()) {
     check_options(static_cast<bool>(generator));
     batches.emplace(net, table, std::move(generator), options, sampling, levels, rng);
     if (!batches->validation_rows().empty()) {
-      valid_engine = make_training_step(net, options.objective, options.device, options.precision, options.engine);
+      valid_engine = make_engine();
     }
     set_length();
     if (options.ema > 0) ema = copy_of(net.parameters());
@@ -98,7 +98,7 @@ struct Trainer::State {
   SigmaSampling sampling;  // never automatic
   NoiseLevels levels;      // of a network without: the ends of its range
   std::unique_ptr<TrainingEngine> engine;
-  std::unique_ptr<TrainingEngine> valid_engine;  // a tape of its own, so that the training tape's memory stays as it is
+  std::unique_ptr<TrainingEngine> valid_engine;  // with memory of its own: the training engine's stays as it is
   Adam adam;
   Buffer<float> gradient;  // (P)
   Buffer<float> ema;       // (P), or empty
@@ -120,6 +120,14 @@ struct Trainer::State {
   bool conditional() const { return net.num_classes() > 0 || net.covariate_dim() > 0; }
   double smoothed() const { return steps == 0 ? 0 : loss_average / (1 - std::pow(kSmoothing, static_cast<double>(steps))); }
   std::span<const float> raw_parameters() const { return raw.size() > 0 ? raw.span() : std::as_const(net).parameters(); }
+
+  // Between its levels a network with levels is two evaluations, which only the tape knows.
+  std::unique_ptr<TrainingEngine> make_engine() const {
+    const bool between = net.levels() != nullptr && !on_levels();
+    check(!between || options.engine != "fused", "train: engine is fused and sigma_sampling ", describe(sampling),
+          "; the fused engine trains on the network's levels: give SigmaSampling::levels, or engine auto or tape");
+    return make_training_step(net, options.objective, options.device, options.precision, between ? "tape" : options.engine);
+  }
 
   static Buffer<float> copy_of(std::span<const float> values) {
     Buffer<float> copy(static_cast<Index>(values.size()));

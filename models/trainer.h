@@ -68,7 +68,7 @@ struct TrainOptions {
   double max_loss_growth = 1e4;       // the smoothed loss above this many times its start is a divergence; 0: only non-finite is
   std::string device = "auto";        // auto | cpu
   std::string precision = "fp32";     // fp32
-  std::string engine = "auto";        // auto | tape
+  std::string engine = "auto";        // auto | tape | fused
   std::function<void(Checkpoint&)> annotate = {};  // adds to every checkpoint that the run writes: column names, scaling
   const std::atomic<bool>* cancel = nullptr;       // looked at before every step: true ends the run as a callback's false does
 };

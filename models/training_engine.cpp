@@ -8,6 +8,7 @@
 #include "tweedie/autodiff/grad.h"
 #include "tweedie/autodiff/tape.h"
 #include "tweedie/kernels/kernels.h"
+#include "tweedie/models/detail/fused_engine.h"
 
 namespace tweedie {
 
@@ -80,7 +81,13 @@ std::unique_ptr<TrainingEngine> make_training_step(const Network& model, const O
                        "' is not in this build; it has cpu (auto takes it)");
   check(one_of(device, {"auto", "cpu"}), "make_training_step: device is '", device, "'; give auto or cpu");
   check(precision == "fp32", "make_training_step: precision is '", precision, "'; training runs in fp32");
-  check(one_of(engine, {"auto", "tape"}), "make_training_step: engine is '", engine, "'; give auto or tape");
+  check(one_of(engine, {"auto", "tape", "fused"}), "make_training_step: engine is '", engine, "'; give auto, tape or fused");
+  if (engine != "tape") {
+    if (auto fused = detail::make_fused_engine(model, objective)) return fused;
+    check(engine == "auto", "make_training_step: the fused engine does not compute ", describe(objective), " of a ", model.name(),
+          "; it does denoising and flow matching of a noise_conditional_score_network of at most ", kernels::Mlp::kMaxLayers,
+          " layers: give auto or tape");
+  }
   return std::make_unique<TapeEngine>(model, objective);
 }
 

@@ -1,5 +1,6 @@
-// normal_kernels.h - the compiled kernels behind Rng::normals, one per instruction set; all give the same bits (exported for the
-// tests). SPDX-License-Identifier: MIT
+// normal_kernels.h - the compiled kernels behind Rng::normals and Permutation, one per instruction set; all give the same bits
+// (exported for the tests).
+// SPDX-License-Identifier: MIT
 #pragma once
 
 #include <stdint.h>
@@ -13,13 +14,20 @@ namespace tweedie::detail {
 using NormalKernel = void (*)(const uint32_t* c0, uint32_t c1, const uint32_t* c2, uint32_t c3, uint64_t key, int count,
                               int pairs, float* const z[4]);
 
+/// word[i] = the first word of counter (c0[i], c1, c2, c3) under `key`, i < count. `count` is a multiple of 16; word may be c0.
+using WordKernel = void (*)(const uint32_t* c0, uint32_t c1, uint32_t c2, uint32_t c3, uint64_t key, int count, uint32_t* word);
+
 TWEEDIE_API void normals_portable(const uint32_t* c0, uint32_t c1, const uint32_t* c2, uint32_t c3, uint64_t key, int count,
                                   int pairs, float* const z[4]);
+TWEEDIE_API void words_portable(const uint32_t* c0, uint32_t c1, uint32_t c2, uint32_t c3, uint64_t key, int count,
+                                uint32_t* word);
 #ifdef __x86_64__
 TWEEDIE_API void normals_avx2(const uint32_t* c0, uint32_t c1, const uint32_t* c2, uint32_t c3, uint64_t key, int count,
                               int pairs, float* const z[4]);
 TWEEDIE_API void normals_avx512(const uint32_t* c0, uint32_t c1, const uint32_t* c2, uint32_t c3, uint64_t key, int count,
                                 int pairs, float* const z[4]);
+TWEEDIE_API void words_avx2(const uint32_t* c0, uint32_t c1, uint32_t c2, uint32_t c3, uint64_t key, int count, uint32_t* word);
+TWEEDIE_API void words_avx512(const uint32_t* c0, uint32_t c1, uint32_t c2, uint32_t c3, uint64_t key, int count, uint32_t* word);
 #endif
 
 }  // namespace tweedie::detail

@@ -120,6 +120,20 @@ inline void philox_lanes(const uint32_t* c0, uint32_t c1, const uint32_t* c2, ui
   for (int i = 0; i < 4; ++i) word[i] = (VectorLanes::Unsigned)((even[i] & 0xFFFFFFFFU) | (odd[i] << 32));
 }
 
+/// word[i] = the first word of counter (c0[i], c1, c2, c3), i < count, a multiple of the lanes.
+inline void words_of_counters(const uint32_t* c0, uint32_t c1, uint32_t c2, uint32_t c3, uint64_t key, int count,
+                              uint32_t* word) {
+  using Unsigned = VectorLanes::Unsigned;
+  constexpr int lanes = VectorLanes::kLanes;
+  const RoundKeys keys(key);
+  const Unsigned block = Unsigned{} + c2;
+  for (int i = 0; i < count; i += lanes) {
+    Unsigned words[4];
+    philox_lanes(c0 + i, c1, (const uint32_t*)&block, c3, keys, words);
+    store_lanes(word + i, words[0]);
+  }
+}
+
 constexpr int kMostCounters = 256;
 
 /// z[k][i] = the k-th normal of counter (c0[i], c1, c2[i], c3), i < count <= 256, count a multiple of the lanes; k < 2 * pairs.

@@ -9,6 +9,7 @@
 // SPDX-License-Identifier: MIT
 #pragma once
 
+#include "tweedie/kernels/cpu/elementwise.h"
 #include "tweedie/kernels/cpu/gemm_tile.h"
 
 namespace tweedie::kernels {
@@ -75,7 +76,9 @@ template <int R>
 #if defined(__AVX512F__)
 constexpr int kPanels = R <= 2 ? 4 : 2;
 #else
-constexpr int kPanels = R == 1 ? 4 : R == 2 ? 2 : 1;
+constexpr int kPanels = R == 1   ? 4
+                        : R == 2 ? 2
+                                 : 1;
 #endif
 
 /// All columns of R rows, kPanels<R> panels at a time and one by one at the end.
@@ -122,6 +125,15 @@ void dense(const Dense& d, Finish kind) {
     case Finish::times:
       return dense_rows<Finish::times>(d);
   }
+}
+
+void add_rows(Index rows, Index cols, const float* from, Index ld, float* to, bool add) {
+  const auto column = [=]<class V>(Index j) {
+    V sum = add ? load<V>(to + j) : V(0.0f);
+    for (Index r = 0; r < rows; ++r) sum = sum + load<V>(from + r * ld + j);
+    store(to + j, sum);
+  };
+  for_each<float>(cols, column);
 }
 
 /// R rows of thin(): a row's sum runs in the lanes of one vector, k = lane, lane + W, ..., then the lanes are added up.

@@ -83,6 +83,8 @@ struct Dense {
 struct MlpKernels {
   int lanes;  // numbers in a vector
   void (*dense)(const Dense& layer, Finish finish);
+  /// to (cols) = sum of the rows of from (rows, cols), added row by row to what `to` holds where add.
+  void (*add_rows)(Index rows, Index cols, const float* from, Index ld, float* to, bool add);
   /// y (rows, out) = a W^T + bias, w (out, in), in a multiple of `lanes`: for outputs that are too few to fill vectors.
   void (*thin)(Index rows, Index in, Index out, const float* a, Index lda, const float* w, const float* bias, float* y,
                Index ldy);

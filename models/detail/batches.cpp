@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <utility>
 
 namespace tweedie::detail {
@@ -54,6 +55,7 @@ Batches::Batches(const Network& net, const TrainingData& data, FreshRows draw, c
       sampling_(sampling),
       levels_(levels),
       streams_(rng),
+      rows_(draw_ ? 0 : options.batch),
       clean_(options.batch, net.dim()) {
   if (!fresh()) split_table();
   if (options.condition_dropout > 0) batch_.dropped = Buffer<std::int32_t>(options.batch);
@@ -81,17 +83,24 @@ void Batches::split_table() {
   }
 }
 
-// The row at a place of the endless sequence [epoch 0 | epoch 1 | ...].
-Index Batches::table_row(std::uint64_t place) {
+// rows[b] = the row at place first + b of the endless sequence [epoch 0 | epoch 1 | ...].
+void Batches::table_rows(std::uint64_t first, std::span<std::uint64_t> rows) {
   const auto n = static_cast<std::uint64_t>(train_count());
-  const std::uint64_t epoch = place / n;
-  if (!order_ || epoch != order_epoch_) {
-    check(epoch < std::uint64_t{1} << 32, "train: epoch ", epoch, "; the random streams hold 2^32");
-    order_.emplace(streams_.order, static_cast<std::uint32_t>(epoch), n);
-    order_epoch_ = epoch;
+  for (std::size_t b = 0; b < rows.size();) {
+    const std::uint64_t epoch = (first + b) / n, place = (first + b) % n;
+    if (!order_ || epoch != order_epoch_) {
+      check(epoch < std::uint64_t{1} << 32, "train: epoch ", epoch, "; the random streams hold 2^32");
+      order_.emplace(streams_.order, static_cast<std::uint32_t>(epoch), n);
+      order_epoch_ = epoch;
+    }
+    const std::span<std::uint64_t> part = rows.subspan(b, std::min<std::size_t>(rows.size() - b, n - place));
+    std::iota(part.begin(), part.end(), place);
+    order_->apply(part);
+    b += part.size();
   }
-  const std::uint64_t row = (*order_)(place % n);
-  return static_cast<Index>(split_ ? (*split_)(row + valid_rows_.size()) : row);
+  if (!split_) return;
+  for (std::uint64_t& row : rows) row += valid_rows_.size();
+  split_->apply(rows);
 }
 
 // A row of the table with its condition into row b of the clean rows and of a batch whose condition buffers have their size.
@@ -116,7 +125,8 @@ const Batch& Batches::draw(std::int64_t step) {
     draw_(first, clean_.view());
   } else {
     size_conditions(options_.batch, batch_);
-    for (Index b = 0; b < options_.batch; ++b) take_row(table_row(first + static_cast<std::uint64_t>(b)), b, clean_, batch_);
+    table_rows(first, rows_.span());
+    for (Index b = 0; b < options_.batch; ++b) take_row(static_cast<Index>(rows_[b]), b, clean_, batch_);
   }
   const PerturbOptions draws{.sampling = sampling_, .step = static_cast<std::uint32_t>(step)};
   perturb<float>(clean_, levels_, streams_.noise, draws, batch_);

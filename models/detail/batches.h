@@ -42,7 +42,7 @@ class Batches {
   };
 
   void split_table();
-  Index table_row(std::uint64_t place);
+  void table_rows(std::uint64_t first, std::span<std::uint64_t> rows);
   void take_row(Index row, Index b, Matrix& rows, Batch& into) const;
   void size_conditions(Index rows, Batch& into) const;
 
@@ -57,7 +57,8 @@ class Batches {
   std::optional<Permutation> split_;      // of the table: its first places are the validation rows
   std::optional<Permutation> order_;      // of order_epoch_
   std::uint64_t order_epoch_ = 0;
-  Matrix clean_;  // (B, D)
+  Buffer<std::uint64_t> rows_;  // (B) of the table; empty for fresh draws
+  Matrix clean_;                // (B, D)
   Batch batch_;
 };
 

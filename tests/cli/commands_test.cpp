@@ -63,7 +63,7 @@ TEST_CASE("train, with its history and its line of results") {
   const Outcome r = run("train train.csv -o again.safetensors" + kTiny);
   REQUIRE_MESSAGE(r.code == 0, r.err);
   CHECK(contains(r.out, "again.safetensors: step 40, loss "));
-  CHECK(contains(r.out, "tape, cpu "));
+  CHECK(contains(r.out, "fused, cpu "));
   CHECK(contains(r.out, "seed 42"));
   CHECK(contains(r.err, "60 rows x 2 columns (6 kept apart)"));
   const tweedie::Table history = tweedie::read_csv(trained() / "h.csv");

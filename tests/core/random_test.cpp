@@ -372,6 +372,33 @@ TEST_CASE("a permutation is a bijection and epochs differ") {
   CHECK_THROWS_AS(Permutation(rng, 0, 0), UsageError);
 }
 
+TEST_CASE("many positions of a permutation at once: the same elements, on every instruction set") {
+  const Rng rng{12};
+  for (const std::uint64_t n : {1ULL, 3ULL, 17ULL, 300ULL, 1025ULL, 5000000000ULL}) {
+    const Permutation permutation(rng, 7, n);
+    for (const std::uint64_t count : {0ULL, 1ULL, 15ULL, 256ULL, 700ULL}) {
+      std::vector<std::uint64_t> positions(count), expected;
+      for (std::uint64_t i = 0; i < count; ++i) positions[i] = i * 77777777777ULL % n;  // repeats among them, no matter
+      for (const std::uint64_t p : positions) expected.push_back(permutation(p));
+      permutation.apply(positions);
+      CHECK(positions == expected);
+    }
+    std::vector<std::uint64_t> outside{n};
+    CHECK_THROWS_AS(permutation.apply(outside), UsageError);
+  }
+  std::vector<detail::WordKernel> kernels = {detail::words_portable};
+#ifdef __x86_64__
+  if (__builtin_cpu_supports("avx2")) kernels.push_back(detail::words_avx2);
+  if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq")) kernels.push_back(detail::words_avx512);
+#endif
+  for (const detail::WordKernel kernel : kernels) {
+    std::uint32_t c0[48], word[48];
+    for (std::uint32_t i = 0; i < 48; ++i) c0[i] = i * 2654435761U;
+    kernel(c0, 1, 2, 3, 0x123456789ABCDEFULL, 48, word);
+    for (int i = 0; i < 48; ++i) CHECK(word[i] == philox4x32({{c0[i], 1, 2, 3}}, 0x123456789ABCDEFULL).v[0]);
+  }
+}
+
 TEST_CASE("over the epochs each order of three and each place of ten is equally likely") {
   const Rng rng{13};
   const int epochs = 12000;

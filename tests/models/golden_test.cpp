@@ -17,6 +17,7 @@
 #include "tweedie/kernels/kernels.h"
 #include "tweedie/models/checkpoint.h"
 #include "tweedie/models/score_network.h"
+#include "tweedie/models/training_engine.h"
 
 using namespace tweedie;
 
@@ -105,6 +106,8 @@ class Golden {
     report("gradients", worst, tolerance());
   }
 
+  void use(std::unique_ptr<TrainingEngine> engine) { engine_ = std::move(engine); }
+
   void check_adam() {
     const std::vector<double> expected = read<double>(file_, prefix_ + "adam_losses");
     Buffer<S> m(gradient_.size()), v(gradient_.size());
@@ -141,7 +144,18 @@ class Golden {
 
   // 1/2 mean_b |sigma s + eps|^2 at parameters_, and its gradient.
   double loss_and_gradient(Index k) {
-    const Batch batch = take(k);
+    Batch batch = take(k);
+    if constexpr (sizeof(S) == 4) {
+      if (engine_ != nullptr) {
+        tweedie::Batch whole;
+        whole.x = std::move(batch.x), whole.eps = std::move(batch.eps);
+        whole.sigma = Buffer<float>(batch_), whole.level = Buffer<std::int32_t>(batch_);
+        std::copy(batch.sigma.begin(), batch.sigma.end(), whole.sigma.begin());
+        std::copy(batch.level.begin(), batch.level.end(), whole.level.begin());
+        std::vector<float> rows(static_cast<std::size_t>(batch_));
+        return engine_->loss_and_gradient(std::as_const(parameters_).span(), whole, gradient_.span(), rows);
+      }
+    }
     tape_.reset();
     const std::vector<VarX<S>> p = parameter_vars(tape_, net_.layout(), parameters_.data());
     const VarX<S> residual =
@@ -169,7 +183,15 @@ class Golden {
   std::vector<S> x0_, eps_, sigmas_;
   std::vector<std::int32_t> level_;
   TapeX<S> tape_;
+  std::unique_ptr<TrainingEngine> engine_;  // the tape where there is none
 };
+
+void check_fused(const std::string& name, const NoiseConditionalScoreNetwork& net) {
+  Golden<float> golden(name, net);
+  golden.use(make_training_step(net, Denoising{}, "cpu", "fp32", "fused"));
+  golden.check_gradients();
+  golden.check_adam();
+}
 
 template <class S>
 void check_all(const std::string& name, const NoiseConditionalScoreNetwork& net) {
@@ -209,10 +231,12 @@ TEST_CASE("width 64 with PyTorch's own weights, from its state dict") {
   CHECK(net.options().hidden_dim == 64);
   SUBCASE("fp32") { check_all<float>("width64", net); }
   SUBCASE("fp64") { check_all<double>("width64", net); }
+  SUBCASE("fp32, fused") { check_fused("width64", net); }
 }
 
 TEST_CASE("the chapter's defaults with hashed weights") {
   const std::unique_ptr<NoiseConditionalScoreNetwork> net = hashed_network();
   SUBCASE("fp32") { check_all<float>("default", *net); }
   SUBCASE("fp64") { check_all<double>("default", *net); }
+  SUBCASE("fp32, fused") { check_fused("default", *net); }
 }

@@ -17,6 +17,7 @@
 
 #include "tweedie/autodiff/ops.h"
 #include "tweedie/core/parallel.h"
+#include "tweedie/kernels/kernels.h"
 #include "tweedie/models/datasets.h"
 #include "tweedie/models/fisher_divergence.h"
 #include "tweedie/models/score_network.h"
@@ -535,7 +536,7 @@ TEST_CASE("what a report says") {
   CHECK(r.learning_rate == 1e-2 * .75);
   CHECK(r.gradient_norm > 0);
   CHECK_FALSE(r.has_valid_loss);
-  CHECK(r.engine == join("tape, cpu ", r.engine.substr(10, r.engine.size() - 16), ", fp32"));
+  CHECK(r.engine == join("fused, cpu ", kernels::name(kernels::target()), ", fp32"));
   REQUIRE(r.level_losses.size() == 10);
   for (const double loss : r.level_losses) CHECK((std::isnan(loss) || loss > 0));
   for (const double loss : trainer.report().level_losses) CHECK(std::isnan(loss));  // nothing since
@@ -585,13 +586,23 @@ TEST_CASE("data and options that cannot be used are refused") {
 
 TEST_CASE("the factory names what exists") {
   const ScoreNetwork net = small_network();
-  CHECK(contains(std::string(make_training_step(net, Denoising{})->name()), "tape, cpu "));
-  CHECK_NOTHROW(make_training_step(net, Denoising{}, "cpu", "fp32", "tape"));
+  const auto name = [](const Network& model, const Objective& objective, const std::string& engine) {
+    const std::string all(make_training_step(model, objective, "cpu", "fp32", engine)->name());
+    return all.substr(0, all.find(", cpu "));
+  };
+  CHECK(name(net, Denoising{}, "auto") == "fused");
+  CHECK(name(net, FlowMatching{}, "fused") == "fused");
+  CHECK(name(net, Denoising{}, "tape") == "tape");
+  CHECK(name(net, Sliced{}, "auto") == "tape");
+  CHECK(name(Recorder(2, .1, 1), Denoising{}, "auto") == "tape");
   CHECK_THROWS_AS(make_training_step(net, Denoising{}, "cuda"), ResourceError);
   CHECK_THROWS_AS(make_training_step(net, Denoising{}, "cuda:1"), ResourceError);
   CHECK(contains(message_of([&] { make_training_step(net, Denoising{}, "gpu"); }), "give auto or cpu"));
   CHECK(contains(message_of([&] { make_training_step(net, Denoising{}, "cpu", "bf16"); }), "fp32"));
-  CHECK(contains(message_of([&] { make_training_step(net, Denoising{}, "cpu", "fp32", "fused"); }), "give auto or tape"));
+  CHECK(contains(message_of([&] { make_training_step(net, Denoising{}, "cpu", "fp32", "fast"); }), "give auto, tape or fused"));
+  CHECK(contains(message_of([&] { make_training_step(net, Explicit{}, "cpu", "fp32", "fused"); }), "does not compute explicit"));
+  CHECK(contains(message_of([&] { make_training_step(Recorder(2, .1, 1), Denoising{}, "cpu", "fp32", "fused"); }),
+                 "give auto or tape"));
 
   const auto engine = make_training_step(net, Denoising{});
   const Batch batch = perturb(Matrix(4, 2), *net.levels(), Rng{1});

@@ -1,0 +1,235 @@
+// mlp_gradient_test.cpp - the perceptron's loss and gradient on every target: against the reference in double, its bits.
+// SPDX-License-Identifier: MIT
+#include "tweedie/kernels/reference/mlp_gradient.h"
+#include "mlp_testing.h"
+#include "tweedie/core/check.h"
+
+using namespace tweedie;
+using namespace tweedie::kernels;
+using namespace tweedie::kernels::testing;
+
+namespace {
+
+struct Problem {
+  TestNet t;
+  Index batch;
+  std::vector<float> x, eps, scale, weight;
+  std::vector<int> level;
+
+  Problem(Index rows, const std::vector<int>& sizes, int levels, bool extras)
+      : t(sizes, levels), batch(rows), x(uniform<float>(rows * sizes.front(), 5)), eps(uniform<float>(rows * sizes.back(), 6)) {
+    t.net.scale = nullptr;
+    for (Index b = 0; b < rows; ++b) level.push_back(levels == rows ? static_cast<int>(b) : static_cast<int>(b * 5 % levels));
+    if (!extras) return;
+    scale = uniform<float>(rows, 7), weight = uniform<float>(rows, 8);
+    for (float& w : weight) w = 1 + w * w;
+  }
+  const float* pointer(const std::vector<float>& v) const { return v.empty() ? nullptr : v.data(); }
+  MlpBatch rows(bool own_bias) const {
+    return {batch, x.data(), eps.data(), own_bias ? nullptr : level.data(), pointer(scale), pointer(weight)};
+  }
+};
+
+/// losses (B), then every layer's dW and db, one after another; rows of dW with a gap of one number that stays as it was.
+std::vector<float> run(const Problem& p, bool own_bias = false) {
+  const Mlp& net = p.t.net;
+  std::vector<float> losses(static_cast<std::size_t>(p.batch), kNaN<float>), all;
+  std::vector<std::vector<float>> dw, db;
+  MlpGradient to;
+  for (int i = 0; i < net.layers; ++i) {
+    const MlpLayer& layer = net.layer[i];
+    dw.emplace_back(static_cast<std::size_t>(layer.out * (layer.in + 1)), 5.f);
+    db.emplace_back(static_cast<std::size_t>(layer.out * (i == 0 ? net.levels : 1)), kNaN<float>);
+    to.weight[i] = dw.back().data(), to.stride[i] = layer.in + 1, to.bias[i] = db.back().data();
+  }
+  std::vector<float> workspace(static_cast<std::size_t>(mlp_gradient_workspace(net, p.rows(own_bias))), kNaN<float>);
+  mlp_gradient(net, p.rows(own_bias), workspace.data(), losses.data(), to);
+  all = losses;
+  for (std::size_t i = 0; i < dw.size(); ++i) {
+    const auto in = static_cast<std::size_t>(net.layer[i].in);
+    for (std::size_t n = 0; n < dw[i].size(); n += in + 1) {
+      all.insert(all.end(), dw[i].begin() + static_cast<Index>(n), dw[i].begin() + static_cast<Index>(n + in));
+      CHECK(dw[i][n + in] == 5.f);
+    }
+    all.insert(all.end(), db[i].begin(), db[i].end());
+  }
+  return all;
+}
+
+/// In run()'s order: what the reference says, and how far the contract lets a kernel be from it.
+struct Expected {
+  std::vector<double> value, allowed;
+};
+
+Expected expected(const Problem& p) {
+  const Mlp& net = p.t.net;
+  const auto layers = static_cast<std::size_t>(net.layers);
+  const double sums_over_rows = (static_cast<double>(p.batch) + 10) * kU;
+  const std::vector<double> x(p.x.begin(), p.x.end()), eps(p.eps.begin(), p.eps.end()), scale(p.scale.begin(), p.scale.end()),
+      weight(p.weight.begin(), p.weight.end());
+  std::vector<double> losses(static_cast<std::size_t>(p.batch)), loss_error;
+  std::vector<std::vector<double>> dw, db, dw_error, db_error;
+  for (int i = 0; i < net.layers; ++i) {
+    dw.emplace_back(static_cast<std::size_t>(net.layer[i].out * net.layer[i].in));
+    db.emplace_back(static_cast<std::size_t>(net.layer[i].out * (i == 0 ? net.levels : 1)));
+  }
+  dw_error = dw, db_error = db;
+  reference::mlp_gradient<double>(net, p.batch, x.data(), p.level.data(), scale.empty() ? nullptr : scale.data(), eps.data(),
+                                  weight.empty() ? nullptr : weight.data(), losses.data(), dw.data(), db.data());
+  // Running errors, row by row.
+  for (Index b = 0; b < p.batch; ++b) {
+    const auto row = static_cast<std::size_t>(b);
+    std::vector<std::vector<double>> h(layers), h_error(layers), slope(layers), slope_error(layers);
+    h[0].assign(x.begin() + b * net.layer[0].in, x.begin() + (b + 1) * net.layer[0].in), h_error[0].resize(h[0].size());
+    std::vector<double> dz, dz_error;
+    for (std::size_t i = 0; i < layers; ++i) {
+      const MlpLayer& layer = net.layer[i];
+      const auto width = static_cast<std::size_t>(layer.out);
+      for (std::size_t n = 0; n < width; ++n) {
+        double z = layer.bias[(i == 0 ? static_cast<std::size_t>(p.level[row]) * width : 0) + n], magnitude = std::fabs(z),
+               carried = 0;
+        for (std::size_t k = 0; k < h[i].size(); ++k) {
+          const double w = layer.weight[n * h[i].size() + k];
+          z += w * h[i][k], magnitude += std::fabs(w * h[i][k]), carried += std::fabs(w) * h_error[i][k];
+        }
+        const double z_error = carried + (layer.in + 2) * kU * (magnitude + carried), s = 1 / (1 + std::exp(-z));
+        if (i + 1 < layers) {  // |silu'| <= 1.1, |silu''| <= .5
+          h[i + 1].push_back(z * s), h_error[i + 1].push_back(1.1 * z_error + 8 * kU * std::fabs(z * s) + 0x1p-119);
+          slope[i].push_back(s + z * s * (1 - s)), slope_error[i].push_back(.5 * z_error + 12 * kU);
+        } else {
+          const double c = scale.empty() ? 1 : scale[row], w = weight.empty() ? 1 : weight[row];
+          const double e = eps[row * width + n], residual = c * z + e;
+          const double error = std::fabs(c) * z_error + 2 * kU * (std::fabs(c * z) + std::fabs(e));
+          if (n == 0) loss_error.push_back(4 * kU * losses[row]);
+          loss_error.back() += w * error * (std::fabs(residual) + error);
+          const double factor = w * c / static_cast<double>(p.batch);
+          dz.push_back(factor * residual), dz_error.push_back(std::fabs(factor) * (error + 4 * kU * std::fabs(residual)));
+        }
+      }
+    }
+    for (std::size_t i = layers; i-- > 0;) {
+      const MlpLayer& layer = net.layer[i];
+      const std::size_t in = h[i].size(), bias = i == 0 ? static_cast<std::size_t>(p.level[row]) * dz.size() : 0;
+      std::vector<double> next(in), error(in), magnitude(in);
+      for (std::size_t n = 0; n < dz.size(); ++n) {
+        db_error[i][bias + n] += dz_error[n] + sums_over_rows * std::fabs(dz[n]);
+        for (std::size_t k = 0; k < in; ++k) {
+          const double w = layer.weight[n * in + k];
+          dw_error[i][n * in + k] += (std::fabs(dz[n]) + dz_error[n]) * h_error[i][k] + dz_error[n] * std::fabs(h[i][k]) +
+                                     sums_over_rows * std::fabs(dz[n] * h[i][k]);
+          next[k] += dz[n] * w, error[k] += dz_error[n] * std::fabs(w), magnitude[k] += std::fabs(dz[n] * w);
+        }
+      }
+      for (std::size_t k = 0; i > 0 && k < in; ++k) {
+        error[k] += (layer.out + 2) * kU * magnitude[k];
+        error[k] = error[k] * 1.1 + (std::fabs(next[k]) + error[k]) * slope_error[i - 1][k];
+        next[k] *= slope[i - 1][k];
+        error[k] += kU * std::fabs(next[k]);
+      }
+      dz = next, dz_error = error;
+    }
+  }
+  Expected result{losses, loss_error};
+  for (std::size_t i = 0; i < layers; ++i) {
+    result.value.insert(result.value.end(), dw[i].begin(), dw[i].end());
+    result.value.insert(result.value.end(), db[i].begin(), db[i].end());
+    result.allowed.insert(result.allowed.end(), dw_error[i].begin(), dw_error[i].end());
+    result.allowed.insert(result.allowed.end(), db_error[i].begin(), db_error[i].end());
+  }
+  return result;
+}
+
+/// The largest error as a multiple of what is allowed (second order: 1.01 of it).
+double worst(const std::vector<float>& found, const Expected& e) {
+  REQUIRE(found.size() == e.value.size());
+  double most = 0;
+  for (std::size_t i = 0; i < found.size(); ++i) {
+    const double miss = std::fabs(found[i] - e.value[i]);
+    most = std::max(most, std::isnan(miss) ? HUGE_VAL : miss / (1.01 * e.allowed[i] + 0x1p-140));
+  }
+  return most;
+}
+
+}  // namespace
+
+TEST_CASE("mlp_gradient matches the reference: sizes about the tiles, leaves and groups") {
+  struct Case {
+    Index batch;
+    std::vector<int> sizes;
+    int levels;
+  };
+  const Case cases[] = {{1, {2, 16, 2}, 3},       {3, {1, 3, 1}, 2},          {64, {2, 33, 17, 2}, 10}, {65, {2, 40, 40, 2}, 4},
+                        {129, {3, 24, 64, 9}, 5}, {300, {2, 17, 17, 2}, 10},  {7, {70, 20, 70}, 2},     {66, {34, 65, 31, 34}, 3},
+                        {1100, {2, 8, 2}, 10},    {20, {2, 128, 128, 2}, 10}, {5, {4, 3}, 2},           {70, {1, 1}, 1},
+                        {9, {2, 264, 2}, 3}};
+  for (const Case& c : cases) {
+    for (const bool extras : {false, true}) {
+      const Problem p(c.batch, c.sizes, c.levels, extras);
+      CAPTURE(c.batch);
+      CAPTURE(c.sizes[1]);
+      CAPTURE(extras);
+      const Expected e = expected(p);
+      on_every_target([&] { CHECK(worst(run(p), e) <= 1); });
+    }
+  }
+}
+
+TEST_CASE("mlp_gradient where each row has its own first bias") {
+  for (const Index batch : {1, 67, 300}) {
+    const Problem p(batch, {2, 40, 24, 2}, static_cast<int>(batch), true);
+    const Expected e = expected(p);
+    on_every_target([&] {
+      const auto own = run(p, true);
+      CHECK(worst(own, e) <= 1);
+      CHECK(worst(run(p), e) <= 1);
+    });
+  }
+}
+
+TEST_CASE("the bound would find a forgotten row, a wrong weight of one row, a slope of one unit") {
+  const Problem p(100, {2, 64, 64, 2}, 4, true);
+  const Expected e = expected(p);
+  CHECK(worst(run(p), e) <= 1);
+  for (int fault = 0; fault < 3; ++fault) {
+    Problem wrong = p;
+    Index i = 0;
+    if (fault == 0) wrong.weight[99] = 0;
+    if (fault == 1) wrong.weight[50] *= 1.01f;
+    if (fault == 2) wrong.level[3] = 1 - wrong.level[3] % 2, i = 1;
+    CAPTURE(fault);
+    wrong.t = TestNet({2, 64, 64, 2}, 4);
+    wrong.t.net.scale = nullptr;
+    CHECK(worst(run(wrong), e) > 2 + static_cast<double>(i));
+  }
+}
+
+TEST_CASE("mlp_gradient has the same bits on any number of threads") {
+  for (const Index batch : {64, 130, 700}) {
+    const Problem p(batch, {2, 72, 72, 2}, 10, false);
+    on_every_target([&] {
+      set_threads(1);
+      const auto alone = run(p);
+      for (const int count : {2, 3, 5}) {
+        set_threads(count);
+        CHECK(same_bits(run(p), alone));
+      }
+    });
+  }
+  set_threads(0);
+}
+
+TEST_CASE("mlp_gradient refuses what it cannot mean") {
+  const Problem p(4, {2, 8, 2}, 2, false);
+  MlpBatch rows = p.rows(false);
+  const int bad[] = {0, 1, 2, 0};
+  CHECK_NOTHROW(mlp_gradient_workspace(p.t.net, rows));
+  rows.level = bad;
+  CHECK_THROWS_WITH_AS(mlp_gradient_workspace(p.t.net, rows), "mlp_gradient_workspace: level[2] = 2, the network has 2",
+                       UsageError);
+  CHECK_THROWS_AS(mlp_gradient_workspace(p.t.net, p.rows(true)), UsageError);
+  rows.rows = 0;
+  CHECK_THROWS_AS(mlp_gradient_workspace(p.t.net, rows), UsageError);
+  Mlp scaled = p.t.net;
+  scaled.scale = p.x.data();
+  CHECK_THROWS_AS(mlp_gradient_workspace(scaled, p.rows(false)), UsageError);
+}
