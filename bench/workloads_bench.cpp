@@ -5,7 +5,9 @@
 //
 //   S1, S2, S3   annealed Langevin, 10 levels, D = 2, width 256, 4 layers, with 16384, 256 and 1 particles. The levels have 1, 20
 //                and 100 steps each: a step costs the same whatever their number, the chapter's 100 included.
-//   T1, T2, T3   training steps, denoising score matching and Adam, batch 128 and 4096; width 64 and 128 at batch 512.
+//   S4           EDM's Heun, 18 steps (35 evaluations), an mlp for any sigma with D = 64 and 784, width 512, 6 layers; 1024
+//   particles L1           log-densities of 4096 rows, D = 2, exact trace, tolerances 1e-5, in double: seconds, and evaluations a
+//   row T1, T2, T3   training steps, denoising score matching and Adam, batch 128 and 4096; width 64 and 128 at batch 512.
 //
 // GFLOP/s count the products of the folded network, 2 (D W + (L - 2) W W + W D) a row, three times that in training; `peak` is
 // their share of what the threads' cores do in multiply-adds on registers, measured before the first benchmark.
@@ -20,9 +22,12 @@
 
 #include "machine_peak.h"
 #include "tweedie/core/parallel.h"
+#include "tweedie/models/continuous_network.h"
 #include "tweedie/models/score_network.h"
 #include "tweedie/models/trainer.h"
 #include "tweedie/samplers/annealed_langevin.h"
+#include "tweedie/samplers/heun.h"
+#include "tweedie/samplers/likelihood.h"
 
 using namespace tweedie;
 
@@ -91,6 +96,37 @@ void time_sampling(benchmark::State& state, Index particles, Index steps_per_lev
       benchmark::Counter(steps, benchmark::Counter::kIsIterationInvariantRate | benchmark::Counter::kInvert);
 }
 
+void time_heun(benchmark::State& state, Index dim, int threads) {
+  set_threads(threads);
+  const Index width = 512, layers = 6, particles = 1024;
+  ContinuousScoreNetwork net({.data_dim = dim, .hidden_dim = width, .num_layers = layers}, Rng{1});
+  const Index last = net.layout().count() - 2;  // it starts as zero
+  for (Index i = net.layout()[last].offset; i < net.layout().size(); ++i) {
+    net.parameters()[static_cast<std::size_t>(i)] = i % 2 == 0 ? .01f : -.02f;
+  }
+  net.parameters_changed();
+  HeunOptions options;
+  options.samples = particles;
+  for (auto _ : state) {
+    Samples samples = heun(net, karras(18, .002, 80), options, Rng{3});
+    benchmark::DoNotOptimize(samples.x.data());
+  }
+  count(state, 35.0 * particles * 2.0 * static_cast<double>(2 * dim * width + (layers - 2) * width * width), threads);
+}
+
+void time_likelihood(benchmark::State& state, int threads) {
+  set_threads(threads);
+  const ScoreNetwork net = network(256);
+  const Matrix x = normals(4096);
+  double evaluations = 0;
+  for (auto _ : state) {
+    const LogDensity p = log_density(net, x, {});
+    benchmark::DoNotOptimize(p.nats.data());
+    evaluations = p.mean_evaluations;
+  }
+  state.counters["evaluations"] = evaluations;
+}
+
 void time_training(benchmark::State& state, Index width, Index batch, int threads) {
   set_threads(threads);
   ScoreNetwork net = network(width);
@@ -131,6 +167,10 @@ int main(int argc, char** argv) {
     add("S1/16384", count, [=](benchmark::State& s) { time_sampling(s, 16384, 1, count); });
     add("S2/256", count, [=](benchmark::State& s) { time_sampling(s, 256, 20, count); });
     add("S3/1", count, [=](benchmark::State& s) { time_sampling(s, 1, 100, count); });
+    for (const Index dim : {64, 784}) {
+      add("S4/" + std::to_string(dim), count, [=](benchmark::State& s) { time_heun(s, dim, count); });
+    }
+    add("L1/4096", count, [=](benchmark::State& s) { time_likelihood(s, count); });
     add("T1/256x128", count, [=](benchmark::State& s) { time_training(s, 256, 128, count); });
     add("T2/256x4096", count, [=](benchmark::State& s) { time_training(s, 256, 4096, count); });
     add("T3/64x512", count, [=](benchmark::State& s) { time_training(s, 64, 512, count); });

@@ -123,6 +123,11 @@ void ContinuousScoreNetwork::initialise(Rng rng) {
   parameters_changed();
 }
 
+void ContinuousScoreNetwork::parameters_changed() {
+  Network::parameters_changed();
+  packed_.reset();
+}
+
 Strings ContinuousScoreNetwork::config() const { return trunk_->config(); }
 
 std::map<std::string, std::vector<double>> ContinuousScoreNetwork::buffers() const { return trunk_->buffers(); }
@@ -176,7 +181,11 @@ void ContinuousScoreNetwork::score_rows(ConstRows<S> y, std::span<const S> sigma
       for (Index d = 0; d < f.cols(); ++d) out(first + r, d) = a * y(first + r, d) + b * f(r, d);
     }
   };
-  trunk_->for_blocks<S>(flat->data(), y, sigma, condition, std::ref(finish));
+  std::shared_ptr<const detail::PackedMlp> packed;
+  if constexpr (sizeof(S) == sizeof(float)) {
+    packed = packed_.get([&] { return trunk_->pack(flat->data()); }, [](const detail::PackedMlp& p) { return p.serves(); });
+  }
+  trunk_->for_blocks<S>(flat->data(), packed.get(), y, sigma, condition, std::ref(finish));
 }
 
 void ContinuousScoreNetwork::score(ConstRows<float> y, std::span<const float> sigma, const Condition* condition,

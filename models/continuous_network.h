@@ -32,8 +32,9 @@
 namespace tweedie {
 
 namespace detail {
-class Trunk;  // detail/trunk.h
-}
+class Trunk;       // detail/trunk.h
+struct PackedMlp;  // detail/packed_mlp.h
+}  // namespace detail
 
 enum class Architecture { mlp, residual };
 /// Frequencies w, in radians per unit of ln sigma. fourier: w = 2 pi z / 4, z ~ N(0, fourier_scale^2), drawn once and fixed,
@@ -107,6 +108,7 @@ class TWEEDIE_API ContinuousScoreNetwork final : public Network {
   void score(ConstRows<double> y, std::span<const double> sigma, const Condition* condition, Rows<double> out) const override;
   const char* name() const override { return "continuous_score_network"; }
 
+  void parameters_changed() override;
   /// Linear layers as PyTorch's defaults, U(-1/sqrt(fan_in), 1/sqrt(fan_in)), label embedding N(0, 1), zero for the last layer,
   /// the modulations of residual blocks, the null of covariates and the log-variance. The frequencies stay as they are.
   void initialise(Rng rng) override;
@@ -126,6 +128,7 @@ class TWEEDIE_API ContinuousScoreNetwork final : public Network {
 
   Options options_;
   std::unique_ptr<const detail::Trunk> trunk_;
+  Derived<detail::PackedMlp> packed_;  // what float inference reads of an mlp
 };
 
 }  // namespace tweedie

@@ -109,7 +109,7 @@ void EnergyNetwork::energy(ConstRows<double> y, std::span<const double> sigma, c
       out[static_cast<std::size_t>(first + r)] = -.5 * square + options_.sigma_data / s * g;
     }
   };
-  trunk_->for_blocks<double>(flat->data(), y, sigma, condition, std::ref(finish));
+  trunk_->for_blocks<double>(flat->data(), nullptr, y, sigma, condition, std::ref(finish));
 }
 
 }  // namespace tweedie

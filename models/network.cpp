@@ -14,7 +14,7 @@ namespace tweedie {
 
 namespace {
 
-constexpr Index kTapeRows = 64;  // a block's activations stay in the second-level cache
+constexpr Index kTapeRows = 128;  // few enough for the caches, enough to repay packing the weights for every product
 
 void check_like(const char* name, const char* function, const char* what, ConstRows<double> rows, ConstRows<double> y) {
   check(rows.rows() == y.rows() && rows.cols() == y.cols(), name, ": ", function, " with ", what, " ", shape(rows), ", y is ",

@@ -10,6 +10,7 @@
 #include "tweedie/core/parallel.h"
 #include "tweedie/kernels/kernels.h"
 #include "tweedie/models/detail/linear_rows.h"
+#include "tweedie/models/detail/packed_mlp.h"
 
 namespace tweedie {
 
@@ -87,29 +88,7 @@ template <>
 struct NoiseConditionalScoreNetwork::Folded<float> {
   Buffer<float> parameters;
   Matrix bias;
-  kernels::Mlp net;  // its first bias is `bias`; no layers where the network has more than kernels::Mlp holds
-  kernels::Target target;
-  Buffer<float> packed;
-
-  void pack(const ParameterLayout& layout) {
-    target = kernels::target();
-    const auto layers = static_cast<int>((layout.count() - 1) / 2);
-    if (layers > kernels::Mlp::kMaxLayers) return;
-    const float* flat = parameters.data();
-    const Index dim = layout[layout.count() - 1].cols, hidden_dim = layout[0].cols;
-    Matrix from_x(hidden_dim, dim);  // W_x, the first layer's part for x
-    for (Index r = 0; r < hidden_dim; ++r) std::copy_n(flat + layout[1].offset + r * layout[1].cols, dim, from_x.row(r).data());
-    net.layers = layers;
-    net.levels = static_cast<int>(bias.rows());
-    for (int i = 0; i < layers; ++i) {
-      const ParameterTensor& w = layout[2 * i + 1];
-      net.layer[i] = {i == 0 ? from_x.data() : flat + w.offset, i == 0 ? bias.data() : flat + layout[2 * i + 2].offset,
-                      static_cast<int>(i == 0 ? dim : w.cols), static_cast<int>(w.rows)};
-    }
-    packed = Buffer<float>(kernels::packed_mlp_size(net));
-    kernels::pack_mlp(net, packed.data());
-    net.layer[0].weight = nullptr;  // from here on the packed ones serve
-  }
+  detail::PackedMlp packed;
 };
 
 ParameterLayout NoiseConditionalScoreNetwork::layout_of(const Options& options) {
@@ -263,11 +242,11 @@ std::shared_ptr<const NoiseConditionalScoreNetwork::Folded<S>> NoiseConditionalS
     linear_rows(
         levels_.size(), hidden_dim, hidden_dim, flat + layout()[0].offset, hidden_dim, flat + layout()[1].offset + dim(),
         dim() + hidden_dim, [&](Index) { return flat + layout()[2].offset; }, folded.bias.data());
-    if constexpr (sizeof(S) == sizeof(float)) folded.pack(layout());
+    if constexpr (sizeof(S) == sizeof(float)) folded.packed = detail::PackedMlp(layout(), flat, 1, options_.num_layers, dim());
     return folded;
   };
   return cache<S>().get(build, [](const Folded<S>& folded) {
-    if constexpr (sizeof(S) == sizeof(float)) return folded.target == kernels::target();
+    if constexpr (sizeof(S) == sizeof(float)) return folded.packed.serves();
     return true;
   });
 }
@@ -283,21 +262,14 @@ struct NoiseConditionalScoreNetwork::Forward {
   template <class Level>
   void operator()(ConstRows<S> y, const Level& level, S* out) const {
     if constexpr (sizeof(S) == sizeof(float)) {
-      if (folded.net.layers > 0) return fused(y, level, out);
+      if (folded.packed.available()) {
+        for (Index r = 0; r < y.rows() && !uniform; ++r) work.level[r] = level(r);
+        const float* bias = uniform ? folded.bias.row(level(0)).data() : folded.bias.data();
+        return folded.packed.forward(y.rows(), y.data(), y.stride(), bias, folded.bias.rows(), uniform ? nullptr : work.level,
+                                     out);
+      }
     }
     by_layers(y, level, out);
-  }
-
-  template <class Level>
-  void fused(ConstRows<S> y, const Level& level, S* out) const {
-    kernels::Mlp mlp = folded.net;
-    if (uniform) {
-      mlp.layer[0].bias = folded.bias.row(level(0)).data();
-    } else {
-      for (Index r = 0; r < y.rows(); ++r) work.level[r] = level(r);
-    }
-    kernels::mlp_forward(mlp, folded.packed.data(), y.rows(), y.data(), y.stride(), uniform ? nullptr : work.level, out,
-                         net.dim());
   }
 
   template <class Level>

@@ -27,7 +27,7 @@ constexpr Index kTaskRows = 96;             // rows of A that one task packs: a 
 constexpr Index kTaskCols = 512;            // with kDepth: the block of B that a task streams from L2
 constexpr Index kPackedElements = 1 << 20;  // bound of the packed part of B; larger products go in pieces
 constexpr Index kFewRows = 16;
-constexpr double kSerialFlops = 2e5;  // below it waking a thread costs more than it saves
+constexpr double kSerialFlops = 3e6;  // some 12 us: below it handing out the work and its data costs more than it saves
 
 /// op(X) of a matrix: element (i, k) at data + i * stride + k * depth.
 template <class T>

@@ -20,15 +20,15 @@ using cpu::Finish;
 using cpu::MlpLayout;
 using cpu::TargetTable;
 
-constexpr Index kMlpBlock = 64;
+constexpr Index kMlpBlock = 128;
 
 void check_net(const Mlp& net, const char* who) {
   check(net.layers >= 1 && net.layers <= Mlp::kMaxLayers, who, ": ", net.layers, " layers; give 1 to ", Mlp::kMaxLayers);
   for (int i = 0; i < net.layers; ++i) {
     const MlpLayer& layer = net.layer[i];
     check(layer.in >= 1 && layer.out >= 1, who, ": layer ", i, " is ", layer.out, " x ", layer.in, "; sizes are at least 1");
-    check(i == 0 || net.layer[i - 1].out == layer.in, who, ": layer ", i, " takes ", layer.in,
-          " numbers, the one before it gives ", net.layer[i - 1].out);
+    const int before = i == 0 ? layer.in : net.layer[i - 1].out;
+    check(before == layer.in, who, ": layer ", i, " takes ", layer.in, " numbers, the one before it gives ", before);
   }
 }
 

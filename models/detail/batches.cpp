@@ -55,11 +55,9 @@ Batches::Batches(const Network& net, const TrainingData& data, FreshRows draw, c
       sampling_(sampling),
       levels_(levels),
       streams_(rng),
+      rows_(draw_ ? 0 : options.batch),
       clean_(options.batch, net.dim()) {
-  if (!fresh()) {
-    split_table();
-    rows_ = Buffer<std::uint64_t>(options.batch);
-  }
+  if (!fresh()) split_table();
   if (options.condition_dropout > 0) batch_.dropped = Buffer<std::int32_t>(options.batch);
 }
 

@@ -57,8 +57,8 @@ class Batches {
   std::optional<Permutation> split_;      // of the table: its first places are the validation rows
   std::optional<Permutation> order_;      // of order_epoch_
   std::uint64_t order_epoch_ = 0;
-  Matrix clean_;                // (B, D)
   Buffer<std::uint64_t> rows_;  // (B) of the table; empty for fresh draws
+  Matrix clean_;                // (B, D)
   Batch batch_;
 };
 

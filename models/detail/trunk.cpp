@@ -3,7 +3,9 @@
 #include "tweedie/models/detail/trunk.h"
 
 #include <algorithm>
+#include <array>
 #include <numbers>
+#include <numeric>
 
 #include "tweedie/autodiff/ops.h"
 #include "tweedie/core/files/checksum.h"
@@ -329,6 +331,11 @@ VarX<S> Trunk::log_variance(TapeX<S>& tape, std::span<const VarX<S>> p, const No
   return linear(features(tape, noise), p[t], p[t + 1]);
 }
 
+PackedMlp Trunk::pack(const float* flat) const {
+  if (options_.architecture != Architecture::mlp) return {};
+  return {layout_, flat, body_ + 1, options_.num_layers, options_.data_dim};
+}
+
 // --- plain kernels over blocks of rows ---------------------------------------------------------------------------------
 
 // Scratch of one block of rows; grows to what the largest network needs and stays with the thread.
@@ -386,6 +393,7 @@ template <class S>
 struct Trunk::Pass {
   const Trunk& trunk;
   const S* flat;
+  const PackedMlp* packed;
   const S* one;
   Workspace<S>& work;
 
@@ -420,6 +428,17 @@ struct Trunk::Pass {
     S *h = work.hidden.data(), *next = work.next.data();
     const ParameterTensor& w = trunk.layout_[first + 1];
     const Modulated bias = modulation(0, rows);
+    if constexpr (sizeof(S) == sizeof(float)) {
+      if (packed != nullptr && packed->available()) {
+        static constexpr auto own = [] {
+          std::array<int, kBlockRows> level{};
+          std::iota(level.begin(), level.end(), 0);
+          return level;
+        }();
+        const bool alike = bias.stride == 0;
+        return packed->forward(rows, x, w.cols, bias.begin, alike ? 1 : rows, alike ? nullptr : own.data(), out);
+      }
+    }
     linear_rows(
         rows, w.cols, hidden, x, w.cols, tensor(first + 1), w.cols, [&](Index r) { return bias.row(r); }, h);
     for (Index t = first + 3; t < end; t += 2) {
@@ -453,8 +472,8 @@ struct Trunk::Pass {
 };
 
 template <class S>
-void Trunk::for_blocks(const S* flat, ConstRows<S> y, std::span<const S> sigma, const Condition* condition,
-                       const std::function<void(Index, ConstRows<S>, ConstRows<S>)>& body) const {
+void Trunk::for_blocks(const S* flat, const PackedMlp* packed, ConstRows<S> y, std::span<const S> sigma,
+                       const Condition* condition, const std::function<void(Index, ConstRows<S>, ConstRows<S>)>& body) const {
   const Index dim = options_.data_dim;
   for (const S s : sigma) check_sigma(static_cast<double>(s));
   // With one noise level and one condition for all rows, what they make is computed once.
@@ -475,7 +494,7 @@ void Trunk::for_blocks(const S* flat, ConstRows<S> y, std::span<const S> sigma, 
   // Blocks begin at multiples of kBlockRows; a row's bits depend on itself alone, as the kernels promise.
   tweedie::parallel_for(y.rows(), kBlockRows, [&](Index begin, Index end) {
     Workspace<S>& work = Workspace<S>::mine(options_);
-    const Pass<S> pass{*this, flat, one, work};
+    const Pass<S> pass{*this, flat, packed, one, work};
     for (Index first = begin; first < end; first += kBlockRows) {
       const Index rows = std::min(kBlockRows, end - first);
       if (!alike) {
@@ -496,11 +515,11 @@ void Trunk::for_blocks(const S* flat, ConstRows<S> y, std::span<const S> sigma, 
   });
 }
 
-#define TWEEDIE_INSTANTIATE(S)                                                                               \
-  template void Trunk::check_input(std::span<const VarX<S>>, VarX<S>, const NoiseInput<S>&) const;           \
-  template VarX<S> Trunk::forward(TapeX<S>&, std::span<const VarX<S>>, VarX<S>, const NoiseInput<S>&) const; \
-  template VarX<S> Trunk::log_variance(TapeX<S>&, std::span<const VarX<S>>, const NoiseInput<S>&) const;     \
-  template void Trunk::for_blocks(const S*, ConstRows<S>, std::span<const S>, const Condition*,              \
+#define TWEEDIE_INSTANTIATE(S)                                                                                    \
+  template void Trunk::check_input(std::span<const VarX<S>>, VarX<S>, const NoiseInput<S>&) const;                \
+  template VarX<S> Trunk::forward(TapeX<S>&, std::span<const VarX<S>>, VarX<S>, const NoiseInput<S>&) const;      \
+  template VarX<S> Trunk::log_variance(TapeX<S>&, std::span<const VarX<S>>, const NoiseInput<S>&) const;          \
+  template void Trunk::for_blocks(const S*, const PackedMlp*, ConstRows<S>, std::span<const S>, const Condition*, \
                                   const std::function<void(Index, ConstRows<S>, ConstRows<S>)>&) const;
 TWEEDIE_INSTANTIATE(float)
 TWEEDIE_INSTANTIATE(double)

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "tweedie/models/continuous_network.h"
+#include "tweedie/models/detail/packed_mlp.h"
 
 namespace tweedie::detail {
 
@@ -39,9 +40,12 @@ class Trunk {
 
   // By plain kernels.
 
+  /// The body's layers for the fused kernel; none for a residual one.
+  PackedMlp pack(const float* flat) const;
   /// Calls body(first, x' = c_in y (rows, D), F (rows, D)) for blocks of rows, on the library's threads. Arguments are checked.
+  /// `packed`, of the same parameters, is what float takes where it has layers; may be nullptr.
   template <class S>
-  void for_blocks(const S* flat, ConstRows<S> y, std::span<const S> sigma, const Condition* condition,
+  void for_blocks(const S* flat, const PackedMlp* packed, ConstRows<S> y, std::span<const S> sigma, const Condition* condition,
                   const std::function<void(Index first, ConstRows<S> scaled_y, ConstRows<S> f)>& body) const;
 
  private:

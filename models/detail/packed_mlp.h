@@ -1,0 +1,49 @@
+// packed_mlp.h - a network's linear layers as kernels::mlp_forward takes them.
+// SPDX-License-Identifier: MIT
+#pragma once
+
+#include <algorithm>
+
+#include "tweedie/core/matrix.h"
+#include "tweedie/kernels/kernels.h"
+#include "tweedie/models/parameter_layout.h"
+
+namespace tweedie::detail {
+
+struct PackedMlp {
+  kernels::Mlp net;  // its first bias is the caller's to set; no layers where there are more than kernels::Mlp holds
+  kernels::Target target = kernels::target();  // that `packed` is for
+  Buffer<float> packed;
+
+  PackedMlp() = default;
+  /// `layers` linear layers in the tensors first, first + 1 (weight and bias), first + 2, ... of the flat parameters. Of the
+  /// first weight the columns [0, dim).
+  PackedMlp(const ParameterLayout& layout, const float* flat, Index first, Index layers, Index dim) {
+    if (layers > kernels::Mlp::kMaxLayers) return;
+    const ParameterTensor& w = layout[first];
+    Matrix from_x(w.rows, dim);
+    for (Index r = 0; r < w.rows; ++r) std::copy_n(flat + w.offset + r * w.cols, dim, from_x.row(r).data());
+    net.layers = static_cast<int>(layers);
+    for (int i = 0; i < net.layers; ++i) {
+      const ParameterTensor& weight = layout[first + 2 * i];
+      net.layer[i] = {i == 0 ? from_x.data() : flat + weight.offset, flat + layout[first + 2 * i + 1].offset,
+                      static_cast<int>(i == 0 ? dim : weight.cols), static_cast<int>(weight.rows)};
+    }
+    packed = Buffer<float>(kernels::packed_mlp_size(net));
+    kernels::pack_mlp(net, packed.data());
+    for (int i = 0; i < net.layers; ++i) net.layer[i].weight = net.layer[i].bias = nullptr;  // the packed ones serve
+  }
+
+  bool serves() const { return target == kernels::target(); }
+  bool available() const { return net.layers > 0; }
+
+  /// out (rows, outputs) of x; bias: `levels` rows of the first layer's; level (rows), or nullptr: all take the first of them.
+  void forward(Index rows, const float* x, Index ldx, const float* bias, Index levels, const int* level, float* out) const {
+    kernels::Mlp at = net;
+    at.layer[0].bias = bias;
+    at.levels = static_cast<int>(levels);
+    kernels::mlp_forward(at, packed.data(), rows, x, ldx, level, out, at.layer[at.layers - 1].out);
+  }
+};
+
+}  // namespace tweedie::detail
