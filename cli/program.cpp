@@ -134,7 +134,7 @@ int run(int argc, char** argv) {
 
   std::vector<Command> commands = {demo_command(program),   data_command(program),   train_command(program),
                                    ema_command(program),    sample_command(program), logp_command(program),
-                                   impute_command(program), eval_command(program)};
+                                   impute_command(program), eval_command(program),   information_command(program)};
 #ifdef TWEEDIE_HAVE_PLOTS
   commands.push_back(plot_command(program));
 #endif

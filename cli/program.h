@@ -50,6 +50,7 @@ Command sample_command(CLI::App& program);
 Command logp_command(CLI::App& program);
 Command impute_command(CLI::App& program);
 Command eval_command(CLI::App& program);
+Command information_command(CLI::App& program);
 #ifdef TWEEDIE_HAVE_PLOTS
 Command plot_command(CLI::App& program);
 #endif
