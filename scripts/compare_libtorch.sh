@@ -26,13 +26,9 @@ print(importlib.util.find_spec("torch").submodule_search_locations[0])' 2>/dev/n
 
 if ! torch_folder >/dev/null; then
   python3 -m venv "$venv"
-  pip=("$venv/bin/pip" install --quiet)
   # --no-deps: the library alone is wanted, not what Python needs to import it.
-  # The CPU wheels' own index first, unless the caller says where to look; it is not reachable everywhere.
   # shellcheck disable=SC2086
-  { [ -z "${PIP_ARGS:-}" ] && "${pip[@]}" --no-deps --retries 0 --timeout 10 "${PIP_TORCH:-torch}" \
-      --index-url https://download.pytorch.org/whl/cpu 2>/dev/null; } ||
-    "${pip[@]}" --no-deps ${PIP_ARGS:-} "${PIP_TORCH:-torch}"
+  "$venv/bin/pip" install --quiet --no-deps ${PIP_ARGS:-} "${PIP_TORCH:-torch}"
 fi
 torch=$(torch_folder)
 
