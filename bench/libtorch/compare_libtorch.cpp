@@ -34,11 +34,9 @@ void time_training_eager(const Call& c, const Network& net) {
       if (batch % 4 == 0) order = torch::randperm(data.size(0), torch::kInt64);
       const torch::Tensor x = data.index_select(0, order.slice(0, batch % 4 * c.w.rows, (batch % 4 + 1) * c.w.rows));
       const torch::Tensor level = torch::randint(module->sigmas.size(0), {x.size(0)}, torch::kInt64);
-      const torch::Tensor sigma = module->sigmas.index({level}).unsqueeze(-1);
+      const torch::Tensor sigma = sigma_of(module, level);
       const torch::Tensor eps = torch::randn_like(x);
-      const torch::Tensor score = module->forward(x + sigma * eps, level);
-      const torch::Tensor truth = -eps / sigma;
-      const torch::Tensor loss = (.5 * ((score - truth).pow(2) * sigma.pow(2)).sum(-1)).mean();
+      const torch::Tensor loss = chapter_loss(module, x + sigma * eps, level, sigma, eps);
       optimizer.zero_grad();
       loss.backward();
       optimizer.step();
@@ -81,14 +79,8 @@ double training_error(const Call& c, const Network& net) {
     return relative_error(to_vector(trainer.p.d), exact);
   }
   ChapterNet module = chapter_module(net);
-  const torch::Tensor sigma = module->sigmas.index({level}).unsqueeze(-1);
-  (.5 * ((module->forward(x, level) + eps / sigma).pow(2) * sigma.pow(2)).sum(-1)).mean().backward();
-  std::vector<double> gradient;
-  for (const ParameterTensor& t : net.layout()) {
-    const std::vector<double> part = to_vector(module->named_parameters()[t.name].grad());
-    gradient.insert(gradient.end(), part.begin(), part.end());
-  }
-  return relative_error(gradient, exact);
+  chapter_loss(module, x, level, sigma_of(module, level), eps).backward();
+  return relative_error(gradient_of(*module, net.layout()), exact);
 }
 
 // ---- Annealed Langevin

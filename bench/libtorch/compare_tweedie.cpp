@@ -136,9 +136,11 @@ void train_to_quality(const Arguments& a) {
   const Matrix table = GaussianMixture::tutorial().sample(kTableRows, Rng{42});
   const auto seed = static_cast<std::uint64_t>(a.number("seed"));
   const long steps = a.number("steps");
+  const std::unique_ptr<Network> owner = load_network(a.text("models") + "/q1.safetensors");
   const double begin = wall_now(), cpu = cpu_now();
-  ContinuousScoreNetwork net(plane_options(kQualityWidth), Rng{seed});
-  const TrainingStep last = train(net, table, quality_options(net.options().sigma_data, steps), Rng{seed + 1000});
+  Network& net = *owner;
+  net.initialise(Rng{seed});  // the fixed frequencies of the noise's features stay, as on the other side
+  const TrainingStep last = train(net, table, quality_options(edm(net).options().sigma_data, steps), Rng{seed + 1000});
   const double seconds = wall_now() - begin, cpu_seconds = cpu_now() - cpu;
   save(a.text("out"), net);
   std::printf("{\"seconds\": %.4g, \"cpu\": %.4g, \"steps\": %ld, \"how\": \"%s\"}\n", seconds, cpu_seconds, steps,

@@ -94,26 +94,12 @@ void check_way_back(Report& report, const std::string& name, Module module, cons
   std::filesystem::remove(path);
 }
 
-torch::Tensor chapter_loss(ChapterNet& module, const torch::Tensor& x, const torch::Tensor& level, const torch::Tensor& eps) {
-  const torch::Tensor sigma = module->sigmas.index({level}).unsqueeze(-1);
-  return (.5 * ((module->forward(x, level) + eps / sigma).pow(2) * sigma.pow(2)).sum(-1)).mean();
-}
-
-std::vector<double> gradient_of(torch::nn::Module& module, const ParameterLayout& layout) {
-  std::vector<double> all;
-  for (const ParameterTensor& t : layout) {
-    const std::vector<double> part = to_vector(module.named_parameters()[t.name].grad());
-    all.insert(all.end(), part.begin(), part.end());
-  }
-  return all;
-}
-
 void check_gradients(Report& report, const std::string& name, const Network& net) {
   const Batch batch = training_batch(net, 512);
   const std::vector<double> exact = exact_gradient(net, batch);
   const torch::Tensor x = tensor(batch.x), eps = tensor(batch.eps), level = levels_tensor(batch);
   ChapterNet module = chapter_module(net);
-  chapter_loss(module, x, level, eps).backward();
+  chapter_loss(module, x, level, sigma_of(module, level), eps).backward();
   report.line(name + ": gradient of the denoising loss, LibTorch fp32 against ours fp64",
               relative_error(gradient_of(*module, net.layout()), exact), kFloat);
   std::vector<float> ours(exact.size()), rows(512);
@@ -146,7 +132,8 @@ void check_adam(Report& report, const std::string& name, const Network& start) {
   ChapterNet module = chapter_module(start);
   torch::optim::Adam optimizer(module->parameters(), torch::optim::AdamOptions(1e-3));
   for (const Batch& batch : batches) {
-    const torch::Tensor loss = chapter_loss(module, tensor(batch.x), levels_tensor(batch), tensor(batch.eps));
+    const torch::Tensor level = levels_tensor(batch);
+    const torch::Tensor loss = chapter_loss(module, tensor(batch.x), level, sigma_of(module, level), tensor(batch.eps));
     optimizer.zero_grad();
     loss.backward();
     optimizer.step();
@@ -170,13 +157,14 @@ void check_adam(Report& report, const std::string& name, const Network& start) {
   report.line(name + ": ten losses of Adam, by hand with the fused kernel (best)", worst(best), kFloat);
 }
 
-// EDM's weighted loss by hand against the module's own graph: same values in fp32.
+// EDM's weighted loss: our gradient, that of the module's graph and the one by hand against the graph in fp64.
 void check_edm_gradient(Report& report, const Network& net) {
   const Index rows = 512;
-  const Matrix clean = GaussianMixture::tutorial().sample(rows, Rng{12});
-  torch::manual_seed(1);
-  const torch::Tensor sigma = draw_sigmas(edm(net), rows), eps = torch::randn({rows, 2});
-  const torch::Tensor x = tensor(clean) + sigma.unsqueeze(-1) * eps;
+  const Objective objective = Denoising{.weighting = Weighting::edm, .sigma_data = edm(net).options().sigma_data};
+  const NoiseLevels range({net.sigma_max(), net.sigma_min()});
+  const Batch batch =
+      perturb(GaussianMixture::tutorial().sample(rows, Rng{12}), range, Rng{5}, {.sampling = SigmaSampling::lognormal()});
+  const torch::Tensor sigma = tensor(batch.sigma.data(), {rows}), eps = tensor(batch.eps), x = tensor(batch.x);
   const auto gradient = [&](torch::Dtype type) {
     EdmNet module = edm_module(net);
     if (type == torch::kFloat64) module->to(type);
@@ -188,6 +176,9 @@ void check_edm_gradient(Report& report, const Network& net) {
   const std::vector<double> exact = gradient(torch::kFloat64);
   report.line("edm_2: gradient of EDM's loss, LibTorch fp32 against its fp64", relative_error(gradient(torch::kFloat32), exact),
               kFloat);
+  std::vector<float> ours(exact.size()), losses(static_cast<std::size_t>(rows));
+  make_training_step(net, objective)->loss_and_gradient(net.parameters(), batch, ours, losses);
+  report.line("edm_2: ours in fp32 against LibTorch's fp64", relative_error(ours, exact), kFloat);
   const c10::InferenceMode guard;
   EdmTrainer hand(edm(net), edm_module(net), rows);
   hand.loss_and_gradient(x, sigma, eps);

@@ -76,6 +76,7 @@ class Race:
         return done.stdout.splitlines()
 
     def measure(self, workloads):
+        """After each round: how many are done, and all records so far."""
         records = {}
         for round_number in range(self.options.rounds):
             for threads in self.options.threads:
@@ -92,7 +93,7 @@ class Race:
                         if result["how"] not in record["how"]:
                             record["how"].append(result["how"])
             print(f"round {round_number + 1} of {self.options.rounds}", file=sys.stderr, flush=True)
-        return records
+            yield round_number + 1, records
 
     def quality(self):
         """Time to quality: seconds of training per seed and side, the KL of what came out by our likelihood."""
@@ -101,8 +102,7 @@ class Race:
             for turn in range(len(SIDES)):
                 side = SIDES[(turn + seed) % len(SIDES)]
                 out = self.models / f"q1_{side}.safetensors"
-                values = {} if side == "tweedie" else {"models": self.models}
-                trained = self.call(side, "q1", 1, seed=seed, steps=self.options.q1_steps, out=out, **values)
+                trained = self.call(side, "q1", 1, seed=seed, steps=self.options.q1_steps, models=self.models, out=out)
                 kl = self.call("tweedie", "kl", 1, model=out, rows=2000 if self.options.quick else 10000)
                 out.unlink()
                 runs.append({"seed": seed, "side": side, **trained, **kl})
@@ -185,7 +185,7 @@ def evaluations_line(results):
         same = len(set(sides.values())) == 1
         parts.append(f"{workload} {sides['tweedie']:.0f} on both sides" if same else
                      f"{workload} " + ", ".join(f"{sides[side]:.0f} ({NAMES[side]})" for side in SIDES))
-    return "Network evaluations a sample in one timed run: " + "; ".join(parts) + "."
+    return "Network evaluations a sample in one timed run: " + "; ".join(parts) + "." if parts else ""
 
 
 def tables(results):
@@ -194,7 +194,8 @@ def tables(results):
              f"fp32 multiply-adds each; LibTorch {torch['version']} from the wheel "
              f"({torch['capability']}), {results['date']}. Median ± half the 10-90% distance of {results['repeats']} runs, "
              + ("time on the wall" if results["clock"] == "wall" else "processor time")
-             + f"; both sides pinned, in alternation, random numbers inside the loop. fp32 unless said."]
+             + f"; both sides pinned, in alternation, random numbers inside the loop. fp32 unless said."
+             + (" A quick run, to be repeated." if results["quick"] else "")]
     for threads in results["thread_counts"]:
         lines += ["", f"**{threads} thread{'s' if threads > 1 else ''}**", "",
                   "| | what | tweedie | LibTorch at its best | LibTorch as written | best / ours | written / ours | error against fp64: ours / best / written |",
@@ -202,7 +203,8 @@ def tables(results):
         lines += ["| " + " | ".join(row) + " |" for row in rows_of(results, threads)]
         if threads == 1 and quality_row(results):
             lines.append("| " + " | ".join(quality_row(results)) + " |")
-    lines += ["", evaluations_line(results)]
+    if evaluations_line(results):
+        lines += ["", evaluations_line(results)]
     sizes = results["sizes"]
     mib = lambda n: f"{n / 2**20:.1f} MiB"
     if sizes:
@@ -231,7 +233,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--repeats", type=int, default=4)
     parser.add_argument("--q1-seeds", type=int, default=1)
-    parser.add_argument("--q1-steps", type=int, default=8000)
+    parser.add_argument("--q1-steps", type=int, default=6000)
     parser.add_argument("--write-readme", action="store_true")
     parser.add_argument("--tables", action="store_true")
     options = parser.parse_args()
@@ -266,15 +268,21 @@ def race(options, out):
     agreement = r.agree()
     errors = {f"{w} {side}": r.call(side, "error", 1, workload=w, models=r.models)["error"]
               for w in workloads if not w.startswith("N/") for side in SIDES}
-    records = r.measure(workloads)
     results = {
         "date": datetime.date.today().isoformat(), "machine": machine(), "tweedie": tweedie, "libtorch": info, "clock": options.clock,
-        "quick": options.quick, "repeats": options.rounds * options.repeats, "thread_counts": options.threads,
-        "agreement": agreement, "errors": errors, "q1": r.quality(),
+        "quick": options.quick, "thread_counts": options.threads, "agreement": agreement, "errors": errors, "q1": [],
         "sizes": library_sizes(options.build, options.torch_lib) if options.torch_lib else {},
-        "measurements": [{"threads": t, "workload": w, "side": s, **record} for (t, w, s), record in records.items()],
     }
-    out.write_text(json.dumps(results, indent=1), encoding="utf8")
+
+    def save():
+        out.write_text(json.dumps(results, indent=1), encoding="utf8")
+
+    for rounds, records in r.measure(workloads):  # kept after each round, so that a run that is stopped leaves what it has
+        results["repeats"] = rounds * options.repeats
+        results["measurements"] = [{"threads": t, "workload": w, "side": s, **record} for (t, w, s), record in records.items()]
+        save()
+    results["q1"] = r.quality()
+    save()
 
 
 main()

@@ -129,6 +129,26 @@ inline EdmNet edm_module(const Network& net) {
   return module;
 }
 
+/// sigma of each row (B, 1).
+inline torch::Tensor sigma_of(const ChapterNet& module, const torch::Tensor& level) {
+  return module->sigmas.index({level}).unsqueeze(-1);
+}
+/// The chapter's denoising loss at noisy rows x = x0 + sigma eps, lambda = sigma^2; sigma (B, 1).
+inline torch::Tensor chapter_loss(ChapterNet& module, const torch::Tensor& x, const torch::Tensor& level,
+                                  const torch::Tensor& sigma, const torch::Tensor& eps) {
+  const torch::Tensor score = module->forward(x, level), truth = -eps / sigma;
+  return (.5 * ((score - truth).pow(2) * sigma.pow(2)).sum(-1)).mean();
+}
+/// The module's gradients in the order of our layout.
+inline std::vector<double> gradient_of(torch::nn::Module& module, const ParameterLayout& layout) {
+  std::vector<double> all;
+  for (const ParameterTensor& t : layout) {
+    const std::vector<double> part = to_vector(module.named_parameters()[t.name].grad());
+    all.insert(all.end(), part.begin(), part.end());
+  }
+  return all;
+}
+
 /// The levels of EDM's training, ln sigma ~ N(-1.2, 1.2^2) within the network's range, and its weights.
 inline torch::Tensor draw_sigmas(const ContinuousScoreNetwork& net, std::int64_t rows) {
   return torch::randn({rows}).mul_(1.2).sub_(1.2).exp_().clamp_(net.sigma_min(), net.sigma_max());
