@@ -17,7 +17,12 @@ if [ "${1:-}" = --venv ]; then
 fi
 build=build/libtorch
 
-torch_folder() { "$venv/bin/python" -c 'import importlib.util as u; print(u.find_spec("torch").submodule_search_locations[0])' 2>/dev/null; }
+# Where the wheel is; fails if it is not installed whole (its metadata come last).
+torch_folder() {
+  "$venv/bin/python" -c 'import importlib.metadata, importlib.util
+importlib.metadata.version("torch")
+print(importlib.util.find_spec("torch").submodule_search_locations[0])' 2>/dev/null
+}
 
 if ! torch_folder >/dev/null; then
   python3 -m venv "$venv"
@@ -50,7 +55,8 @@ PY
   "$venv/bin/pip" install --quiet ${PIP_ARGS:-} "${needed[@]}" 2>/dev/null
 fi
 
-cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DTWEEDIE_LIBTORCH=ON -DCMAKE_PREFIX_PATH="$torch/share/cmake" \
+cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DTWEEDIE_LIBTORCH=ON -UTWEEDIE_TORCH_CMAKE \
+  -DCMAKE_PREFIX_PATH="$torch/share/cmake" \
   -DTWEEDIE_TESTS=OFF -DTWEEDIE_EXAMPLES=OFF -DTWEEDIE_BENCH=OFF -DTWEEDIE_CLI=OFF -DTWEEDIE_PLOTS=OFF -DTWEEDIE_ZLIB=OFF \
   -DTWEEDIE_CUDA=OFF >/dev/null
 cmake --build "$build" --target compare_tweedie compare_libtorch minimal_sampler -- -j "$(nproc)"
