@@ -89,6 +89,7 @@ Points prepare(const char* function, const ScoreModel& model, double sigma, Cons
 /// Squared distances of the conditions of row i and of the tile's.
 void add_condition_distances(const Points& p, Index i, Index tile, double* apart) {
   const Condition& c = p.conditions;
+  if (c.labels.empty() && c.covariates.cols() == 0) return;
   for (Index j = 0; j < p.rows_of(tile); ++j) {
     const Index other = tile * kTile + j;
     if (!c.labels.empty() && c.labels[static_cast<std::size_t>(i)] != c.labels[static_cast<std::size_t>(other)]) apart[j] += 2;
