@@ -77,7 +77,7 @@ void add_condition_options(CLI::App& app, ConditionArguments& a) {
       ->group(group);
 }
 
-Asked asked_condition(const ModelFile& model, const ConditionArguments& a) {
+Asked given_parts(const ModelFile& model, const ConditionArguments& a) {
   const ConditionCode& conditions = model.conditions;
   check(model.network->num_classes() == conditions.num_classes() && model.network->covariate_dim() == conditions.covariate_dim(),
         model.path, " takes conditions and does not say what they are; it was not written by tweedie train: use it in a program");
@@ -89,16 +89,22 @@ Asked asked_condition(const ModelFile& model, const ConditionArguments& a) {
   check(std::isfinite(a.guidance), "--guidance is ", a.guidance, "; give a finite number");
   check_guidance(model, a.guidance);
   if (!a.value.empty()) asked.label = conditions.label(a.value);
-  asked.values = parse_given(model, a.given);
-  check(
-      asked.label || conditions.num_classes() == 0 || asked.values.empty(), model.path,
-      " is conditioned on classes and columns together, and how often each class goes with which values it does not know; give a "
-      "--class too: ",
-      listed(conditions.classes()));
+  if (!a.given.empty()) asked.values = parse_given(model, a.given);
   for (std::size_t c = 0; c < asked.values.size(); ++c) {
     const ColumnCode& column = conditions.covariate_code().columns()[c];
     asked.covariates.push_back(static_cast<float>((asked.values[c] - column.mean) / column.std));
   }
+  return asked;
+}
+
+Asked asked_condition(const ModelFile& model, const ConditionArguments& a) {
+  Asked asked = given_parts(model, a);
+  if (a.given.empty()) parse_given(model, a.given);  // asks for the values that are needed
+  check(
+      asked.label || model.conditions.num_classes() == 0 || asked.values.empty(), model.path,
+      " is conditioned on classes and columns together, and how often each class goes with which values it does not know; give a "
+      "--class too: ",
+      listed(model.conditions.classes()));
   return asked;
 }
 
@@ -152,6 +158,13 @@ void name_by_place(Table& table, const std::vector<std::string>& names) {
 
 }  // namespace
 
+Table modelled_columns(const ModelFile& model, const Table& table) {
+  if (model.conditions.empty()) return table;
+  std::vector<std::string> modelled;
+  for (const ColumnCode& column : model.code.columns()) modelled.push_back(column.name);
+  return columns_of(table, modelled);
+}
+
 ModelRows load_rows(const ModelFile& model, const std::string& path, const TableArguments& arguments, const Console& console) {
   const ConditionCode& conditions = model.conditions;
   const std::vector<std::string> names = known_columns(model);
@@ -167,15 +180,13 @@ ModelRows load_rows(const ModelFile& model, const std::string& path, const Table
     return rows;
   }
   if (!by_name) name_by_place(rows.table, names);
-  std::vector<std::string> modelled;
-  for (const ColumnCode& column : model.code.columns()) modelled.push_back(column.name);
-  rows.x = model.code.encode(columns_of(rows.table, modelled), keep_missing);
+  rows.x = model.code.encode(modelled_columns(model, rows.table), keep_missing);
   rows.labels = conditions.labels(rows.table);
   rows.covariates = conditions.covariates(rows.table);
   return rows;
 }
 
-std::vector<RowGroup> group_rows(const ModelFile& model, const ModelRows& rows) {
+std::vector<RowGroup> group_rows(const ModelFile& model, const ModelRows& rows, double guidance) {
   std::vector<RowGroup> groups;
   if (model.conditions.empty()) {
     groups.emplace_back().model = model.network.get();
@@ -190,7 +201,7 @@ std::vector<RowGroup> group_rows(const ModelFile& model, const ModelRows& rows) 
     const auto [at, fresh] = known.try_emplace({label, covariates}, groups.size());
     if (fresh) {
       groups.emplace_back();
-      groups.back().owned = conditioned(model, label < 0 ? std::nullopt : std::optional(label), covariates);
+      groups.back().owned = conditioned(model, label < 0 ? std::nullopt : std::optional(label), covariates, guidance);
       groups.back().model = groups.back().owned.get();
     }
     groups[at->second].rows.push_back(r);
@@ -204,6 +215,27 @@ Matrix take_rows(ConstRows<float> x, const std::vector<Index>& rows) {
     std::copy_n(x.row(rows[i]).data(), x.cols(), taken.row(static_cast<Index>(i)).data());
   }
   return taken;
+}
+
+ModelRows take_rows(const ModelRows& rows, const std::vector<Index>& places) {
+  ModelRows taken;
+  taken.x = take_rows(rows.x, places);
+  if (!rows.labels.empty()) {
+    for (const Index place : places) taken.labels.push_back(rows.labels[static_cast<std::size_t>(place)]);
+  }
+  if (rows.covariates.rows() > 0) taken.covariates = take_rows(rows.covariates, places);
+  return taken;
+}
+
+std::vector<Index> rows_of(const ModelRows& rows, const Asked& asked) {
+  std::vector<Index> places;
+  for (Index r = 0; r < rows.x.rows(); ++r) {
+    if (asked.label && rows.labels[static_cast<std::size_t>(r)] != *asked.label) continue;
+    const bool same =
+        asked.covariates.empty() || std::equal(asked.covariates.begin(), asked.covariates.end(), rows.covariates.row(r).begin());
+    if (same) places.push_back(r);
+  }
+  return places;
 }
 
 std::vector<std::string> full_header(const ModelFile& model) {

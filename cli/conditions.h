@@ -35,6 +35,8 @@ struct Asked {
 /// Throws UsageError with the remedy for a condition that the model does not take, has not seen, or is not given in full, and for
 /// guidance of a model that has not learned its unconditional score.
 Asked asked_condition(const ModelFile& model, const ConditionArguments& arguments);
+/// Those parts of a condition that are given, and none need be: what rows are to be of. Errors as above.
+Asked given_parts(const ModelFile& model, const ConditionArguments& arguments);
 /// The model given a label and/or covariates, guided unless the weight is 1. The model outlives it.
 std::unique_ptr<ScoreModel> conditioned(const ModelFile& model, std::optional<std::int32_t> label,
                                         const std::vector<float>& covariates, double guidance = 1);
@@ -61,9 +63,15 @@ struct RowGroup {
   std::unique_ptr<ScoreModel> owned = nullptr;
 };
 /// In the order of their first rows. The model outlives them.
-std::vector<RowGroup> group_rows(const ModelFile& model, const ModelRows& rows);
+std::vector<RowGroup> group_rows(const ModelFile& model, const ModelRows& rows, double guidance = 1);
 /// The rows of x at these places.
 Matrix take_rows(ConstRows<float> x, const std::vector<Index>& rows);
+/// The same with their conditions, without the table.
+ModelRows take_rows(const ModelRows& rows, const std::vector<Index>& places);
+/// The places of the rows that have the parts of a condition that are asked for.
+std::vector<Index> rows_of(const ModelRows& rows, const Asked& asked);
+/// The columns that are modelled, of a table that load_rows() gave.
+Table modelled_columns(const ModelFile& model, const Table& table);
 
 /// The columns that a table of this model has, modelled ones and conditions, in the training table's order; and the same where
 /// that table had a header, else nothing.

@@ -4,9 +4,11 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <mutex>
 #include <numeric>
 
 #include "tweedie/cli/evaluation.h"
+#include "tweedie/core/parallel.h"
 #include "tweedie/core/statistics.h"
 #include "tweedie/samplers/c2st.h"
 #include "tweedie/samplers/stein.h"
@@ -52,13 +54,84 @@ std::optional<ClassifierTest> classifier_test(ConstRows<float> samples, ConstRow
   return ClassifierTest{test.accuracy, test.standard_error, n, static_cast<Index>(columns.size())};
 }
 
-SteinFit stein_fit(const ScoreModel& model, ConstRows<float> rows, Index count, const Rng& rng) {
-  Matrix y = spread(rows, count), noise(count, rows.cols());
+SteinFit stein_fit(const ScoreModel& model, const ModelRows& rows, Index count, const Rng& rng) {
+  const ModelRows chosen = take_rows(rows, spread_places(rows.x.rows(), count));
+  const Condition conditions{chosen.labels, chosen.covariates.view()};
+  const bool any = !chosen.labels.empty() || chosen.covariates.rows() > 0;
+  Matrix y(chosen.x.view()), noise(count, y.cols());
   const float sigma = static_cast<float>(model.sigma_min());
   rng.normals<float>(Purpose::perturb, 0, 0, noise);
   for (Index i = 0; i < y.size(); ++i) y.data()[i] += sigma * noise.data()[i];
-  return {stein_discrepancy(model, model.sigma_min(), y).u_statistic, stein_test(model, model.sigma_min(), y, {}, rng).p_value,
-          count};
+  const Condition* const given = any ? &conditions : nullptr;
+  return {stein_discrepancy(model, model.sigma_min(), y, {}, given).u_statistic,
+          stein_test(model, model.sigma_min(), y, {}, rng, given).p_value, count};
+}
+
+namespace {
+
+// One set of rows under one condition.
+LogDensity density_of_group(const ModelFile& model, const ModelRows& rows, const RowGroup& group,
+                            const LogDensityOptions& options, const Rng& rng) {
+  const bool whole = model.conditions.empty();
+  return log_density(*group.model, take_rows(rows.x, group.rows), options,
+                     whole ? rng : Rng(rng.key(), static_cast<std::uint64_t>(group.rows.front())).split());
+}
+
+// Few conditions: each one's rows on all threads; many: the conditions themselves.
+std::vector<LogDensity> density_of_groups(const ModelFile& model, const ModelRows& rows, const std::vector<RowGroup>& groups,
+                                          LogDensityOptions options, const Rng& rng, const Console& console) {
+  constexpr Index kFew = 64;
+  const auto count = static_cast<Index>(groups.size());
+  std::vector<LogDensity> found(groups.size());
+  Progress bar(console, "log-density");
+  Index arrived = 0;
+  if (count <= kFew) {
+    options.progress = [&](const SamplingProgress& p) {
+      bar.update(arrived + p.done, rows.x.rows());
+      return !interrupted();
+    };
+    for (std::size_t g = 0; g < groups.size(); ++g) {
+      found[g] = density_of_group(model, rows, groups[g], options, rng);
+      arrived += static_cast<Index>(groups[g].rows.size());
+    }
+    return found;
+  }
+  options.progress = [](const SamplingProgress&) { return !interrupted(); };
+  std::mutex mutex;
+  parallel_for(count, 1, [&](Index begin, Index end) {
+    for (Index i = begin; i < end; ++i) {
+      const auto g = static_cast<std::size_t>(i);
+      found[g] = density_of_group(model, rows, groups[g], options, rng);
+      const std::lock_guard lock(mutex);
+      arrived += static_cast<Index>(groups[g].rows.size());
+      bar.update(arrived, rows.x.rows());
+    }
+  });
+  return found;
+}
+
+}  // namespace
+
+LogDensity density_of_rows(const ModelFile& model, const ModelRows& rows, LogDensityOptions options, const Rng& rng,
+                           const Console& console) {
+  const auto n = static_cast<std::size_t>(rows.x.rows());
+  const std::vector<RowGroup> groups = group_rows(model, rows);
+  const std::vector<LogDensity> found = density_of_groups(model, rows, groups, std::move(options), rng, console);
+  const std::vector<double> jacobian = model.code.log_jacobian(rows.x);
+  LogDensity all;
+  all.nats.resize(n);
+  all.standard_error.resize(n);
+  for (std::size_t g = 0; g < groups.size(); ++g) {
+    const std::vector<Index>& members = groups[g].rows;
+    for (std::size_t i = 0; i < members.size(); ++i) {
+      const auto row = static_cast<std::size_t>(members[i]);
+      all.nats[row] = found[g].nats[i] + jacobian[row];
+      all.standard_error[row] = found[g].standard_error[i];
+    }
+    all.evaluations = std::max(all.evaluations, found[g].evaluations);
+    all.mean_evaluations += found[g].mean_evaluations * static_cast<double>(members.size()) / static_cast<double>(n);
+  }
+  return all;
 }
 
 MeanLogDensity mean_log_density(const std::vector<double>& nats, Index dim) {
@@ -85,19 +158,15 @@ void warn_of_whole_numbers(const Console& console, const TableCode& code, double
                     " density is that of the number line, at sigma = ", number(sigma_min), " deviations"));
 }
 
-Likelihood likelihood(const ScoreModel& model, const TableCode& code, ConstRows<float> held_out, const SamplingCallback& progress,
-                      const Rng& rng) {
-  const bool exact = held_out.cols() <= kExactTraceDim;
+Likelihood likelihood(const ModelFile& model, const ModelRows& held_out, const Console& console, const Rng& rng) {
+  const Index dim = held_out.x.cols();
   Likelihood l;
-  l.rows = std::min(held_out.rows(), kLikelihoodRows);
-  l.divergence = exact ? Divergence::exact : Divergence::hutchinson;
-  const Matrix rows = spread(held_out, l.rows);
-  LogDensity p = log_density(
-      model, rows,
-      {.divergence = l.divergence, .probes = 4, .rtol = kFlowTolerance, .atol = kFlowTolerance, .progress = progress}, rng);
-  const std::vector<double> jacobian = code.log_jacobian(rows);
-  for (std::size_t i = 0; i < p.nats.size(); ++i) p.nats[i] += jacobian[i];
-  l.density = mean_log_density(p.nats, held_out.cols());
+  l.rows = std::min(held_out.x.rows(), kLikelihoodRows);
+  l.divergence = dim <= kExactTraceDim ? Divergence::exact : Divergence::hutchinson;
+  const ModelRows rows = take_rows(held_out, spread_places(held_out.x.rows(), l.rows));
+  LogDensity p = density_of_rows(
+      model, rows, {.divergence = l.divergence, .probes = 4, .rtol = kFlowTolerance, .atol = kFlowTolerance}, rng, console);
+  l.density = mean_log_density(p.nats, dim);
   const auto middle = p.nats.begin() + static_cast<std::ptrdiff_t>(p.nats.size() / 2);
   std::nth_element(p.nats.begin(), middle, p.nats.end());
   l.median = *middle;

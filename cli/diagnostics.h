@@ -8,7 +8,9 @@
 #include <optional>
 #include <vector>
 
+#include "tweedie/cli/conditions.h"
 #include "tweedie/cli/console.h"
+#include "tweedie/cli/model_file.h"
 #include "tweedie/core/random.h"
 #include "tweedie/models/score_model.h"
 #include "tweedie/models/table.h"
@@ -40,13 +42,18 @@ struct ClassifierTest {
 std::optional<ClassifierTest> classifier_test(ConstRows<float> samples, ConstRows<float> held_out, const Rng& rng);
 
 /// stein.h under the model's own score at its smallest sigma: do the rows, with noise of that sigma added (what the score there
-/// is of), follow the law whose score the network gives?
+/// is of), follow the law whose score the network gives, under their conditions if it takes any?
 struct SteinFit {
   double discrepancy = 0;  // U-statistic: 0 on average for rows of the model's own law
   double p_value = 1;      // that such rows would stand out as much
   Index rows = 0;
 };
-SteinFit stein_fit(const ScoreModel& model, ConstRows<float> rows, Index count, const Rng& rng);
+SteinFit stein_fit(const ScoreModel& model, const ModelRows& rows, Index count, const Rng& rng);
+
+/// log p of each row under its own condition, in nats and the units of the table's own columns. A stream for each condition, by
+/// its first row; a model without conditions has the whole stream. Ctrl-C is a CancelledError.
+LogDensity density_of_rows(const ModelFile& model, const ModelRows& rows, LogDensityOptions options, const Rng& rng,
+                           const Console& console);
 
 /// Mean over rows of log p in nats, in the units of the table's own columns.
 struct MeanLogDensity {
@@ -65,7 +72,6 @@ struct Likelihood {
   Divergence divergence = Divergence::exact;
   std::int64_t evaluations = 0;  // of the row that took most
 };
-Likelihood likelihood(const ScoreModel& model, const TableCode& code, ConstRows<float> held_out, const SamplingCallback& progress,
-                      const Rng& rng);
+Likelihood likelihood(const ModelFile& model, const ModelRows& held_out, const Console& console, const Rng& rng);
 
 }  // namespace tweedie::cli

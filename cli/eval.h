@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "tweedie/cli/conditions.h"
 #include "tweedie/cli/diagnostics.h"
 #include "tweedie/cli/evaluation.h"
 #include "tweedie/cli/model_file.h"
@@ -19,6 +20,7 @@ namespace tweedie::cli {
 struct EvalArguments {
   Common common;
   SamplingArguments sampling;
+  ConditionArguments condition;  // rows that are looked at; guidance
   TableArguments table;
   std::string model, data, train, samples, oracle, metrics = "all";
   Index n = 0;

@@ -46,6 +46,18 @@ void write_likelihood(JsonWriter& json, double sigma, const Likelihood& l) {
   json.key("divergence").value(to_string(l.divergence)).key("evaluations").value(l.evaluations).end_object();
 }
 
+void write_conditions(JsonWriter& json, const EvalArguments& a, const ConditionCode& c) {
+  json.key("conditions").begin_object();
+  if (c.num_classes() > 0) json.key("class").value(c.label_column()).key("classes").value(c.num_classes());
+  if (!a.condition.value.empty()) json.key("only_class").value(a.condition.value);
+  json.key("targets").begin_array();
+  for (const ColumnCode& column : c.covariate_code().columns()) json.value(column.name);
+  json.end_array();
+  if (!a.condition.given.empty()) json.key("only_given").value(a.condition.given);
+  if (a.samples.empty()) json.key("guidance").value(a.condition.guidance);
+  json.end_object();
+}
+
 void write_errors(JsonWriter& json, const FisherDivergence& errors) {
   json.key("score_error").begin_object().key("mean").value(errors.mean_error);
   json.key("mean_standard_error").value(errors.mean_standard_error).key("zero_network").value(errors.mean_zero_error);
@@ -115,6 +127,24 @@ std::string likelihood_lines(double sigma, const Likelihood& l) {
               l.divergence == Divergence::exact ? "exact trace" : "Hutchinson's trace", "\n");
 }
 
+// "  conditional on kind (2 classes) and dose, ..."
+std::string condition_lines(const EvalArguments& a, const ConditionCode& c) {
+  std::vector<std::string> targets;
+  for (const ColumnCode& column : c.covariate_code().columns()) targets.push_back(column.name);
+  std::string out = "  conditional on ";
+  if (c.num_classes() > 0) out += join(c.label_column(), " (", c.num_classes(), " classes)", targets.empty() ? "" : " and ");
+  if (!targets.empty())
+    out += join(listed(targets), targets.size() > 1 ? join(" (", targets.size(), " columns)") : std::string());
+  out += ": each row under its own condition";
+  if (!a.condition.value.empty()) out += join(", rows of class ", a.condition.value, " alone");
+  if (!a.condition.given.empty()) out += join(", rows with ", a.condition.given, " alone");
+  if (a.samples.empty()) {
+    out += "; samples drawn for the held-out rows' conditions";
+    if (a.condition.guidance != 1) out += join(", guidance ", number(a.condition.guidance));
+  }
+  return out + "\n\n";
+}
+
 std::string copy_lines(const CopyCheck& c) {
   return join("\n  nearest training row: median distance of samples / of held-out rows ", number(c.closest, 3),
               "  (1: no copying, 0: copies)\n  nearest rows of equal numbers: training / held-out ", number(c.ratio, 3),
@@ -147,6 +177,7 @@ std::string eval_json(const EvalArguments& a, const ModelFile& model, const Eval
   json.key("evaluations").value(e.evaluations).key("columns").begin_array();
   for (const ColumnCode& column : model.code.columns()) json.value(column.name);
   json.end_array();
+  if (!model.conditions.empty()) write_conditions(json, a, model.conditions);
   if (e.loss) json.key("denoising_loss").value(*e.loss);
   if (e.ours) write_distances(json.key("model_to_data"), *e.ours);
   if (e.training) {
@@ -178,7 +209,9 @@ std::string eval_text(const EvalArguments& a, const ModelFile& model, const Eval
   std::string out = join(a.model, " (", model.weights, " weights) on ", a.data, ": ", e.rows, " rows, ", e.sampled, " samples");
   if (e.evaluations > 0) out += join(", ", e.evaluations, " evaluations a row");
   out += join(", seed ", a.common.seed, ", ", duration(e.seconds),
-              "\n  in scaled units (a column's deviation in the training table is 1) unless said otherwise\n\n");
+              "\n  in scaled units (a column's deviation in the training table is 1) unless said otherwise\n",
+              model.conditions.empty() ? "\n" : "");
+  if (!model.conditions.empty()) out += condition_lines(a, model.conditions);
   if (e.ours || e.transport) out += distance_table(model, e);
   if (e.classifier) out += classifier_lines(*e.classifier, model.code.dim());
   if (e.stein) out += stein_lines(sigma, e);

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "tweedie/cli/conditions.h"
 #include "tweedie/core/statistics.h"
 
 namespace tweedie::cli {
@@ -52,12 +53,12 @@ CopyCheck copy_check(ConstRows<float> samples, ConstRows<float> train, ConstRows
   return c;
 }
 
-Matrix spread(ConstRows<float> rows, Index count) {
-  Matrix chosen(count, rows.cols());
-  for (Index i = 0; i < count; ++i) {
-    std::copy_n(rows.row(i * rows.rows() / count).data(), rows.cols(), chosen.row(i).data());
-  }
-  return chosen;
+std::vector<Index> spread_places(Index rows, Index count) {
+  std::vector<Index> places;
+  for (Index i = 0; i < count; ++i) places.push_back(i * rows / count);
+  return places;
 }
+
+Matrix spread(ConstRows<float> rows, Index count) { return take_rows(rows, spread_places(rows.rows(), count)); }
 
 }  // namespace tweedie::cli

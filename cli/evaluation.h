@@ -29,7 +29,8 @@ struct CopyCheck {
 };
 CopyCheck copy_check(ConstRows<float> samples, ConstRows<float> train, ConstRows<float> held_out);
 
-/// Rows first, first + step, ... (count of them), spread evenly over the table.
+/// `count` places spread evenly over a table's rows, and the rows there.
+std::vector<Index> spread_places(Index rows, Index count);
 Matrix spread(ConstRows<float> rows, Index count);
 
 }  // namespace tweedie::cli

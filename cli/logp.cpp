@@ -5,7 +5,6 @@
 #include <chrono>
 #include <cmath>
 #include <memory>
-#include <mutex>
 
 #include "tweedie/cli/conditions.h"
 #include "tweedie/cli/diagnostics.h"
@@ -13,7 +12,6 @@
 #include "tweedie/cli/program.h"
 #include "tweedie/cli/tables.h"
 #include "tweedie/core/files/json.h"
-#include "tweedie/core/parallel.h"
 #include "tweedie/samplers/likelihood.h"
 
 namespace tweedie::cli {
@@ -59,70 +57,6 @@ void write_rows(const Arguments& a, const LogDensity& p, Index dim) {
   writer->close();
 }
 
-// One set of rows under one condition.
-LogDensity evaluate_group(const Arguments& a, const ModelFile& model, const ModelRows& rows, const RowGroup& group,
-                          const SamplingCallback& progress) {
-  LogDensityOptions options{.divergence = divergence(a.divergence), .probes = a.probes, .probe = probe(a.probe)};
-  options.rtol = a.rtol;
-  options.atol = a.atol;
-  options.progress = progress;
-  // A stream for each condition, by its first row; a model without has the whole stream.
-  Rng rng = model.conditions.empty() ? a.common.rng() : Rng(a.common.rng().key(), static_cast<std::uint64_t>(group.rows.front()));
-  return log_density(*group.model, take_rows(rows.x, group.rows), options, model.conditions.empty() ? rng : rng.split());
-}
-
-// Each row under its own condition. Few conditions: each one's rows on all threads; many: the conditions themselves.
-std::vector<LogDensity> evaluate_groups(const Arguments& a, const ModelFile& model, const ModelRows& rows,
-                                        const std::vector<RowGroup>& groups) {
-  constexpr Index kFew = 64;
-  const auto count = static_cast<Index>(groups.size());
-  std::vector<LogDensity> found(groups.size());
-  Progress bar(a.common.console, "log-density");
-  Index arrived = 0;
-  if (count <= kFew) {
-    for (std::size_t g = 0; g < groups.size(); ++g) {
-      found[g] = evaluate_group(a, model, rows, groups[g], [&](const SamplingProgress& p) {
-        bar.update(arrived + p.done, rows.x.rows());
-        return !interrupted();
-      });
-      arrived += static_cast<Index>(groups[g].rows.size());
-    }
-    return found;
-  }
-  std::mutex mutex;
-  parallel_for(count, 1, [&](Index begin, Index end) {
-    for (Index i = begin; i < end; ++i) {
-      const auto g = static_cast<std::size_t>(i);
-      found[g] = evaluate_group(a, model, rows, groups[g], [](const SamplingProgress&) { return !interrupted(); });
-      const std::lock_guard lock(mutex);
-      arrived += static_cast<Index>(groups[g].rows.size());
-      bar.update(arrived, rows.x.rows());
-    }
-  });
-  return found;
-}
-
-LogDensity evaluate(const Arguments& a, const ModelFile& model, const ModelRows& rows) {
-  const auto n = static_cast<std::size_t>(rows.x.rows());
-  const std::vector<RowGroup> groups = group_rows(model, rows);
-  const std::vector<LogDensity> found = evaluate_groups(a, model, rows, groups);
-  const std::vector<double> jacobian = model.code.log_jacobian(rows.x);
-  LogDensity all;
-  all.nats.resize(n);
-  all.standard_error.resize(n);
-  for (std::size_t g = 0; g < groups.size(); ++g) {
-    const std::vector<Index>& members = groups[g].rows;
-    for (std::size_t i = 0; i < members.size(); ++i) {
-      const auto row = static_cast<std::size_t>(members[i]);
-      all.nats[row] = found[g].nats[i] + jacobian[row];
-      all.standard_error[row] = found[g].standard_error[i];
-    }
-    all.evaluations = std::max(all.evaluations, found[g].evaluations);
-    all.mean_evaluations += found[g].mean_evaluations * static_cast<double>(members.size()) / static_cast<double>(n);
-  }
-  return all;
-}
-
 int run_logp(const Arguments& a) {
   const Common& common = a.common;
   a.check_given();
@@ -136,7 +70,10 @@ int run_logp(const Arguments& a) {
   warn_of_whole_numbers(common.console, model.code, model.network->sigma_min());
   const ModelRows rows = load_rows(model, a.data, a.table, common.console);
   const Matrix& x = rows.x;
-  const LogDensity p = evaluate(a, model, rows);
+  LogDensityOptions options{.divergence = divergence(a.divergence), .probes = a.probes, .probe = probe(a.probe)};
+  options.rtol = a.rtol;
+  options.atol = a.atol;
+  const LogDensity p = density_of_rows(model, rows, options, common.rng(), common.console);
   if (!a.output.empty()) write_rows(a, p, x.cols());
   const MeanLogDensity s = mean_log_density(p.nats, x.cols());
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

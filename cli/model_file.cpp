@@ -87,8 +87,11 @@ GaussianMixture find_oracle(const std::string& name) {
   fail(unknown("oracle", plain, names));
 }
 
-GaussianMixture scaled_oracle(const std::string& name, const TableCode& code) {
+GaussianMixture scaled_oracle(const std::string& name, const ModelFile& model) {
+  const TableCode& code = model.code;
   const GaussianMixture exact = find_oracle(name);
+  check(model.conditions.empty(), "--oracle ", name, " is the law of all rows, and ", model.path,
+        " has the score of rows under a condition; leave --oracle out, or train without --class and --target");
   need_affine(code, join("--oracle ", name));
   check(exact.dim() == code.dim(), "--oracle ", name, " has ", exact.dim(), " dimensions, the model ", code.dim());
   MatrixD means(exact.means());

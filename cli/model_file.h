@@ -31,8 +31,8 @@ ModelFile load_model(const std::string& path, bool raw_weights = false);
 /// scaled units. The score outlives it.
 std::unique_ptr<ScoreModel> unscaled_score(const TableCode& code, const ScoreModel& scaled);
 /// The exact mixture of a built-in distribution as the model's scaled data have it. Throws UsageError (listing the names) when
-/// `name` has none, or when the model has another dimension.
-GaussianMixture scaled_oracle(const std::string& name, const TableCode& code);
+/// `name` has none, when the model has another dimension, or when its score is that of rows under a condition.
+GaussianMixture scaled_oracle(const std::string& name, const ModelFile& model);
 /// The built-in distributions whose score is known exactly.
 std::vector<std::string> oracle_names();
 /// The exact mixture by its name; throws UsageError listing them.

@@ -318,8 +318,8 @@ Figure plot_loss(const Arguments& a, const Input& input) {
 Figure plot_sigma_error(const Arguments& a, const Input& input) {
   check(input.model && !a.oracle.empty(), "--kind sigma-error compares a model with an exact score: give a model and --oracle (",
         listed(oracle_names()), ")");
-  const FisherDivergence errors = fisher_divergence(*input.model->network, scaled_oracle(a.oracle, input.model->code),
-                                                    *input.model->levels, {}, a.common.rng());
+  const FisherDivergence errors =
+      fisher_divergence(*input.model->network, scaled_oracle(a.oracle, *input.model), *input.model->levels, {}, a.common.rng());
   std::vector<double> sigma, error;
   plots::SigmaErrorOptions options;
   for (const LevelError& level : errors.levels) {

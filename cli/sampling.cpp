@@ -365,12 +365,11 @@ Samples draw_block(const Plan& plan, const NoiseLevels& levels, Index rows, std:
   if (choice.empty()) return run(*plan.models.front(), rows, rng);
   Samples all;
   all.x = Matrix(rows, plan.models.front()->dim());
+  std::vector<std::vector<Index>> places(plan.models.size());
+  for (Index r = 0; r < rows; ++r) places[static_cast<std::size_t>(choice[static_cast<std::size_t>(r)])].push_back(r);
   for (std::size_t k = 0; k < plan.models.size(); ++k) {
     const Rng stream = rng.split();
-    std::vector<Index> mine;
-    for (Index r = 0; r < rows; ++r) {
-      if (choice[static_cast<std::size_t>(r)] == static_cast<std::int32_t>(k)) mine.push_back(r);
-    }
+    const std::vector<Index>& mine = places[k];
     if (mine.empty()) continue;
     const Samples part = run(*plan.models[k], static_cast<Index>(mine.size()), stream);
     for (std::size_t i = 0; i < mine.size(); ++i) {
@@ -421,6 +420,17 @@ std::vector<std::int32_t> draw_classes(const std::vector<double>& counts, const 
   return labels;
 }
 
+// A model of NCSNv2's levels gets its step size, unless the user says.
+SamplingArguments settled(const ModelFile& model, SamplingArguments arguments) {
+  const auto rule = model.checkpoint.metadata.find("train.levels");
+  arguments.ncsnv2 = rule != model.checkpoint.metadata.end() && rule->second == "ncsnv2";
+  return arguments;
+}
+
+std::string chosen_sampler(const ModelFile& model, const SamplingArguments& arguments) {
+  return arguments.sampler.empty() ? default_sampler(*model.network) : arguments.sampler;
+}
+
 }  // namespace
 
 Drawn draw(const ScoreModel& model, const NoiseLevels& levels, Index n, const SamplingArguments& arguments,
@@ -436,11 +446,8 @@ Drawn draw(const ScoreModel& model, const NoiseLevels& levels, Index n, const Sa
 Drawn draw(const ModelFile& model, const ConditionArguments& condition, Index n, const SamplingArguments& arguments,
            const TrajectoryRequest& trajectory, Rng rng, const Console& console,
            const std::function<void(ConstRows<float>, std::span<const std::int32_t>)>& take) {
-  SamplingArguments settled = arguments;
-  const auto rule = model.checkpoint.metadata.find("train.levels");
-  settled.ncsnv2 = rule != model.checkpoint.metadata.end() && rule->second == "ncsnv2";
   const Asked asked = asked_condition(model, condition);
-  Plan plan{arguments.sampler.empty() ? default_sampler(*model.network) : arguments.sampler, {}, nullptr};
+  Plan plan{chosen_sampler(model, arguments), {}, nullptr};
   std::vector<std::unique_ptr<ScoreModel>> owned;
   const auto add = [&](std::optional<std::int32_t> label) {
     owned.push_back(conditioned(model, label, asked.covariates, condition.guidance));
@@ -460,7 +467,7 @@ Drawn draw(const ModelFile& model, const ConditionArguments& condition, Index n,
       return draw_classes(counts, stream, first, rows);
     };
   }
-  return draw_by(plan, *model.levels, n, settled, trajectory, rng, console,
+  return draw_by(plan, *model.levels, n, settled(model, arguments), trajectory, rng, console,
                  [&](ConstRows<float> rows, std::span<const std::int32_t> labels) {
                    take(rows,
                         fixed.empty() ? labels : std::span(std::as_const(fixed)).first(static_cast<std::size_t>(rows.rows())));
@@ -485,6 +492,31 @@ Matrix draw_all(const ModelFile& model, const ConditionArguments& condition, Ind
   draw(model, condition, n, arguments, {}, rng, console, [&](ConstRows<float> rows, std::span<const std::int32_t>) {
     for (Index r = 0; r < rows.rows(); ++r) std::copy_n(rows.row(r).data(), rows.cols(), all.row(filled++).data());
   });
+  return all;
+}
+
+Matrix draw_like(const ModelFile& model, const ModelRows& rows, double guidance, Index n, const SamplingArguments& arguments,
+                 Rng rng, const Console& console, std::int64_t* evaluations) {
+  const std::vector<RowGroup> groups = group_rows(model, rows, guidance);
+  std::vector<std::int32_t> group_of(static_cast<std::size_t>(rows.x.rows()));
+  Plan plan{chosen_sampler(model, arguments), {}, nullptr};
+  for (std::size_t g = 0; g < groups.size(); ++g) {
+    plan.models.push_back(groups[g].model);
+    for (const Index row : groups[g].rows) group_of[static_cast<std::size_t>(row)] = static_cast<std::int32_t>(g);
+  }
+  if (!model.conditions.empty()) {
+    plan.choose = [&](Index first, Index count) {
+      std::vector<std::int32_t> choice;
+      for (Index r = first; r < first + count; ++r) choice.push_back(group_of[static_cast<std::size_t>(r * rows.x.rows() / n)]);
+      return choice;
+    };
+  }
+  Matrix all(n, model.code.dim());
+  Index filled = 0;
+  const auto take = [&](ConstRows<float> drawn, std::span<const std::int32_t>) {
+    for (Index r = 0; r < drawn.rows(); ++r) std::copy_n(drawn.row(r).data(), drawn.cols(), all.row(filled++).data());
+  };
+  *evaluations = draw_by(plan, *model.levels, n, settled(model, arguments), {}, rng, console, take).evaluations;
   return all;
 }
 

@@ -88,5 +88,8 @@ Matrix draw_all(const ScoreModel& model, const NoiseLevels& levels, Index n, con
                 const Console& console, std::int64_t* evaluations = nullptr);
 Matrix draw_all(const ModelFile& model, const ConditionArguments& condition, Index n, const SamplingArguments& arguments, Rng rng,
                 const Console& console);
+/// n rows with the conditions of a table's N rows: row i has that of row i N / n, so that all come as often, give or take one.
+Matrix draw_like(const ModelFile& model, const ModelRows& rows, double guidance, Index n, const SamplingArguments& arguments,
+                 Rng rng, const Console& console, std::int64_t* evaluations);
 
 }  // namespace tweedie::cli

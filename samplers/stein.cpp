@@ -3,6 +3,7 @@
 //   With d = x - y, q = c^2 + |d|^2:   k = q^beta,   grad_x k = 2 beta q^(beta-1) d = -grad_y k,
 //   tr(grad_x grad_y k) = -2 beta D q^(beta-1) - 4 beta (beta-1) |d|^2 q^(beta-2), so
 //   u = q^beta s(x).s(y) + 2 beta q^(beta-1) ((s(y) - s(x)).d - D) - 4 beta (beta-1) |d|^2 q^(beta-2)
+//   Conditions add their squared distance to q, and nothing else.
 // SPDX-License-Identifier: MIT
 #include "tweedie/samplers/stein.h"
 
@@ -22,6 +23,7 @@ constexpr Index kTile = 64;
 struct Points {
   MatrixD x, s;                // (n, D)
   std::vector<double> xt, st;  // tile t is (D, 64) at t D 64; columns past the end are zero
+  Condition conditions;        // (n) labels, (n, C) covariates, or neither
   Index n = 0, dim = 0;
 
   Index tiles() const { return (n + kTile - 1) / kTile; }
@@ -33,11 +35,31 @@ void check_kernel(const char* function, const SteinKernel& kernel) {
   check(kernel.beta > -1 && kernel.beta < 0, function, ": the kernel's beta is ", kernel.beta, "; it must lie in (-1, 0)");
 }
 
-Points prepare(const char* function, const ScoreModel& model, double sigma, ConstRows<float> samples) {
+void check_conditions(const char* function, const ScoreModel& model, Index n, const Condition& c) {
+  const auto labels = static_cast<Index>(c.labels.size());
+  check((labels == 0 || labels == n) && (c.covariates.rows() == 0 || c.covariates.rows() == n), function, ": ", n,
+        " samples have ", labels, " labels and ", c.covariates.rows(), " rows of covariates; ", model.name(),
+        " needs one for each sample");
+}
+
+/// The conditions of n samples from `first` on.
+Condition part_of(const Condition& c, Index first, Index n) {
+  Condition part;
+  if (!c.labels.empty()) part.labels = c.labels.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(n));
+  if (c.covariates.rows() > 0) part.covariates = c.covariates.middle_rows(first, n);
+  return part;
+}
+
+Points prepare(const char* function, const ScoreModel& model, double sigma, ConstRows<float> samples,
+               const Condition* conditions) {
   check(samples.rows() >= 2 && samples.cols() == model.dim(), function, ": samples has shape ", shape(samples), "; ",
         model.name(), " needs ", model.dim(), " columns, the statistic two rows");
   Points p;
   p.n = samples.rows();
+  if (conditions != nullptr) {
+    check_conditions(function, model, p.n, *conditions);
+    p.conditions = *conditions;
+  }
   p.dim = samples.cols();
   p.x = MatrixD(samples);
   p.s = MatrixD(p.n, p.dim);
@@ -46,7 +68,9 @@ Points prepare(const char* function, const ScoreModel& model, double sigma, Cons
                      "; remove such rows first");
   }
   parallel_for(p.n, 1024, [&](Index begin, Index end) {
-    model.score(p.x.view().middle_rows(begin, end - begin), std::span(&sigma, 1), nullptr, p.s.middle_rows(begin, end - begin));
+    const Condition part = part_of(p.conditions, begin, end - begin);
+    model.score(p.x.view().middle_rows(begin, end - begin), std::span(&sigma, 1), conditions != nullptr ? &part : nullptr,
+                p.s.middle_rows(begin, end - begin));
   });
   p.xt.resize(static_cast<std::size_t>(p.tiles() * p.dim * kTile));
   p.st.resize(p.xt.size());
@@ -62,9 +86,24 @@ Points prepare(const char* function, const ScoreModel& model, double sigma, Cons
   return p;
 }
 
+/// Squared distances of the conditions of row i and of the tile's.
+void add_condition_distances(const Points& p, Index i, Index tile, double* apart) {
+  const Condition& c = p.conditions;
+  if (c.labels.empty() && c.covariates.cols() == 0) return;
+  for (Index j = 0; j < p.rows_of(tile); ++j) {
+    const Index other = tile * kTile + j;
+    if (!c.labels.empty() && c.labels[static_cast<std::size_t>(i)] != c.labels[static_cast<std::size_t>(other)]) apart[j] += 2;
+    for (Index d = 0; d < c.covariates.cols(); ++d) {
+      const double difference = static_cast<double>(c.covariates(i, d)) - static_cast<double>(c.covariates(other, d));
+      apart[j] += difference * difference;
+    }
+  }
+}
+
 /// u of row i with the 64 columns of a tile.
 void stein_row(const Points& p, const SteinKernel& kernel, Index i, Index tile, double* u) {
-  double square[kTile] = {}, product[kTile] = {}, drift[kTile] = {};
+  double square[kTile] = {}, product[kTile] = {}, drift[kTile] = {}, apart[kTile] = {};
+  add_condition_distances(p, i, tile, apart);
   for (Index d = 0; d < p.dim; ++d) {
     const double x = p.x(i, d), s = p.s(i, d);
     const double* const y = p.xt.data() + (tile * p.dim + d) * kTile;
@@ -78,7 +117,7 @@ void stein_row(const Points& p, const SteinKernel& kernel, Index i, Index tile, 
   }
   const double b = kernel.beta, dim = static_cast<double>(p.dim);
   for (Index j = 0; j < kTile; ++j) {
-    const double q = kernel.c * kernel.c + square[j], k = b == -.5 ? 1 / std::sqrt(q) : std::pow(q, b);
+    const double q = kernel.c * kernel.c + square[j] + apart[j], k = b == -.5 ? 1 / std::sqrt(q) : std::pow(q, b);
     u[j] = k * (product[j] + (2 * b * (drift[j] - dim) - 4 * b * (b - 1) * square[j] / q) / q);
   }
 }
@@ -168,18 +207,19 @@ MatrixD bootstrap_sums(const Points& p, const SteinKernel& kernel, Index bootstr
 
 }  // namespace
 
-SteinDiscrepancy stein_discrepancy(const ScoreModel& model, double sigma, ConstRows<float> samples, const SteinKernel& kernel) {
+SteinDiscrepancy stein_discrepancy(const ScoreModel& model, double sigma, ConstRows<float> samples, const SteinKernel& kernel,
+                                   const Condition* conditions) {
   check_kernel("stein_discrepancy", kernel);
-  return discrepancy("stein_discrepancy", prepare("stein_discrepancy", model, sigma, samples), kernel);
+  return discrepancy("stein_discrepancy", prepare("stein_discrepancy", model, sigma, samples, conditions), kernel);
 }
 
 SteinTest stein_test(const ScoreModel& model, double sigma, ConstRows<float> samples, const SteinTestOptions& options,
-                     const Rng& rng) {
+                     const Rng& rng, const Condition* conditions) {
   check_kernel("stein_test", options.kernel);
   check(options.bootstraps >= 1, "stein_test: bootstraps = ", options.bootstraps, "; at least 1 is needed, 999 are usual");
   check(options.sign_change > 0 && options.sign_change <= .5, "stein_test: sign_change = ", options.sign_change,
         "; it must lie in (0, 1/2], 1/2 for independent samples");
-  const Points points = prepare("stein_test", model, sigma, samples);
+  const Points points = prepare("stein_test", model, sigma, samples, conditions);
   const double statistic = discrepancy("stein_test", points, options.kernel).v_statistic;
   const std::vector<signed char> signs = random_signs(points.n, options.bootstraps, options.sign_change, rng);
   const MatrixD sums = bootstrap_sums(points, options.kernel, options.bootstraps, signs);
