@@ -58,7 +58,8 @@ struct Settings {
   int ensemble = 1;                   // networks, each with a split and start of its own, whose scores are averaged
   Index intervals = 40;               // of Heun's method
   Index draws = 10'000;               // per observation
-  int observations = 10;
+  int observations = 10;              // the first so many ...
+  int skip = 0;                       // ... less the first of these, which a run that was cut has judged already
   std::uint64_t seed = 1;
   int threads = 1;
   double at_most = 1;  // mean accuracy above which the program fails
@@ -266,11 +267,12 @@ inline int run(const Task& task, const Settings& s) {
 
   double sum = 0, squares = 0, lowest = 1, highest = 0;
   for (int number = 1; number <= s.observations; ++number) {
-    const Observation o = observe(task, number, s, observing.split());
-    const Rng stream = sampling.split();
+    const Rng seen = observing.split(), stream = sampling.split(), folds = judging.split();
+    if (number <= s.skip) continue;
+    const Observation o = observe(task, number, s, seen);
     const Matrix draws =
         s.exact ? task.exact(o.x.row(0), s.draws, stream) : draw_posterior(task, networks, whitening, o.x.row(0), s, stream);
-    const C2st c = c2st(o.reference, draws, {}, judging.split());
+    const C2st c = c2st(o.reference, draws, {}, folds);
     std::printf("observation %2d: C2ST %.4f +- %.4f\n", number, c.accuracy, c.standard_error);
     std::fflush(stdout);
     sum += c.accuracy;
@@ -278,10 +280,11 @@ inline int run(const Task& task, const Settings& s) {
     lowest = std::min(lowest, c.accuracy);
     highest = std::max(highest, c.accuracy);
   }
-  const double n = s.observations, mean = sum / n;
+  const int judged = s.observations - s.skip;
+  const double n = judged, mean = sum / n;
   const double error = n > 1 ? std::sqrt(std::max(0.0, squares / n - mean * mean) / (n - 1)) : 0;
-  std::printf("mean C2ST %.4f +- %.4f over %d observations (%.4f to %.4f); %.0f s in all\n", mean, error, s.observations, lowest,
-              highest, seconds_since(start));
+  std::printf("mean C2ST %.4f +- %.4f over %d observations (%.4f to %.4f); %.0f s in all\n", mean, error, judged, lowest, highest,
+              seconds_since(start));
   if (mean <= s.at_most) return 0;
   std::printf("above the bound of %.3f\n", s.at_most);
   return 1;
@@ -305,6 +308,7 @@ inline Settings parse(Settings s, int argc, char** argv) {
       {"--intervals", [&](const std::string& v) { s.intervals = std::stoll(v); }},
       {"--draws", [&](const std::string& v) { s.draws = std::stoll(v); }},
       {"--observations", [&](const std::string& v) { s.observations = std::stoi(v); }},
+      {"--skip", [&](const std::string& v) { s.skip = std::stoi(v); }},
       {"--data", [&](const std::string& v) { s.data = v; }},
       {"--seed", [&](const std::string& v) { s.seed = std::stoull(v); }},
       {"--threads", [&](const std::string& v) { s.threads = std::stoi(v); }},
@@ -318,6 +322,7 @@ inline Settings parse(Settings s, int argc, char** argv) {
     check(found != options.end() && i + 1 < argc, argv[i], ": options come with a value each:", names);
     found->second(argv[i + 1]);
   }
+  check(s.skip >= 0 && s.skip < s.observations, "--skip ", s.skip, " leaves none of --observations ", s.observations);
   check(s.ensemble >= 1 && s.observations >= 1 && s.draws >= 10, "--ensemble ", s.ensemble, ", --observations ", s.observations,
         ", --draws ", s.draws, ": give at least 1, 1 and 10");
   return s;
