@@ -278,7 +278,9 @@ TEST_CASE("plot draws every kind") {
   for (const char* command : commands) {
     const Outcome r = run(command);
     CHECK_MESSAGE(r.code == 0, command, r.err);
-    CHECK(contains(r.out, "p."));
+    const std::string file = contains(command, "p.svg") ? "p.svg" : contains(command, "p.pdf") ? "p.pdf" : "p.png";
+    CHECK(contains(r.out, file));
+    CHECK_FALSE(read(trained() / file).empty());
   }
   // 100 steps of the chain, of which 40 states are shown: 20 paths with their starts and ends marked.
   const Outcome paths = run("plot m.safetensors -o p.png --kind trajectories --json");
