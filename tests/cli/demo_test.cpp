@@ -22,9 +22,9 @@ TEST_CASE("the demo leaves its table, figures and summary") {
   CHECK(json["samples"]["network"]["mode_weights"].items.size() == 3);
   for (const Json& file : json["files"].items) CHECK_FALSE(read(folder / "d/" + file.text).empty());
 
-  // Each of the program's samplers, and with the exact score alone its samples are true ones but for chance (13 methods, each
-  // below the 99th percentile of true samples with probability .99, hence the half more); single-level Langevin keeps its starts'
-  // weights.
+  // Each of the program's samplers, and with the exact score alone its samples are true ones but for chance: a sum of chi-squared
+  // variables is beyond four times its 99th percentile with a probability of 3e-7 at most. Single-level Langevin keeps its
+  // starts' weights.
   const Json& samplers = json["samplers"];
   CHECK(samplers.members.size() >= tweedie::cli::sampler_names().size() + 2);  // heun with churn, ddim with eta = 1
   for (const std::string& name : tweedie::cli::sampler_names()) {
@@ -40,9 +40,9 @@ TEST_CASE("the demo leaves its table, figures and summary") {
     CHECK(exact["rows"].number == 60);
     CHECK(exact["evaluations"].number >= 50);
     if (name == "langevin") continue;
-    CHECK_MESSAGE(exact["energy_distance"].number < 1.5 * exact["null_99"].number, name);
+    CHECK_MESSAGE(exact["energy_distance"].number < 4 * exact["null_99"].number, name);
   }
   // -E log p of the mixture: the components' mean entropy + ln 3 = 2.308, less .001 for their overlap; log p deviates by 1.02.
-  CHECK(std::abs(json["log_density"]["exact"].number + 2.307) < 4 * 1.02 / std::sqrt(500.));
+  CHECK(std::abs(json["log_density"]["exact"].number + 2.307) < 5 * 1.02 / std::sqrt(500.));
   CHECK(json["log_density"]["kl"].number > 10 * json["log_density"]["standard_error"].number);  // four steps of training
 }

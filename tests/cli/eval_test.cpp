@@ -66,8 +66,8 @@ TEST_CASE("eval reports every measure, as a table and as JSON") {
   CHECK(json["wasserstein_2"]["value"].number == doctest::Approx(tweedie::wasserstein(same, held, 2)));
   CHECK(json["wasserstein_2"]["train"].number == doctest::Approx(tweedie::wasserstein(train, held, 2)));
   CHECK(json["wasserstein_2"]["rows"].number == 200);
-  // Rows of one law: four standard errors.
-  CHECK(std::abs(json["c2st"]["accuracy"].number - .5) < 4 * json["c2st"]["standard_error"].number);
+  // Rows of one law: five standard errors.
+  CHECK(std::abs(json["c2st"]["accuracy"].number - .5) < 5 * json["c2st"]["standard_error"].number);
   CHECK(json["c2st"]["columns"].number == 2);
   CHECK(json["left_out"].items.empty());
   const Outcome logp = tweedie::testing::tweedie(fitted(), "logp m.safetensors held.csv --json");
@@ -137,5 +137,5 @@ TEST_CASE("eval of a wide table with a column that does not vary: Hutchinson's t
   const Outcome logp = tweedie::testing::tweedie(folder, "logp m.safetensors held.csv --json");
   REQUIRE_MESSAGE(logp.code == 0, logp.err);
   const double difference = json["likelihood"]["mean_log_density"].number - Json::parse(logp.out)["mean_log_density"].number;
-  CHECK(std::abs(difference) < 4 * json["likelihood"]["standard_error"].number);
+  CHECK(std::abs(difference) < 5 * json["likelihood"]["standard_error"].number);
 }

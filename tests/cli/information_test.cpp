@@ -54,9 +54,12 @@ TEST_CASE("information: entropy in the data's units and mutual information of co
   CHECK(std::abs(json["mutual_information"]["nats"].number + conditional) < .07);
   CHECK(json["levels"].items.size() == 8);
   const Outcome swapped =
-      tweedie::testing::tweedie(trained(), "information both.safetensors t.csv --between b.safetensors a.safetensors");
+      tweedie::testing::tweedie(trained(), "information both.safetensors t.csv --between b.safetensors a.safetensors --json");
   REQUIRE_MESSAGE(swapped.code == 0, swapped.err);
-  CHECK(contains(swapped.out, "mutual information of the two parts"));
+  CHECK(Json::parse(swapped.out)["mutual_information"]["nats"].number == json["mutual_information"]["nats"].number);
+  const Outcome text =
+      tweedie::testing::tweedie(trained(), "information both.safetensors t.csv --between a.safetensors b.safetensors");
+  CHECK(contains(text.out, "mutual information of the two parts"));
 }
 
 TEST_CASE("information: parts that are not the model's, and conditional models, are refused with a remedy") {

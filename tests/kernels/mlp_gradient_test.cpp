@@ -186,7 +186,7 @@ TEST_CASE("mlp_gradient where each row has its own first bias") {
   }
 }
 
-TEST_CASE("the bound would find a forgotten row, a wrong weight of one row, a slope of one unit") {
+TEST_CASE("the bound would find a forgotten row, a wrong weight of one row, a wrong level of one row") {
   const Problem p(100, {2, 64, 64, 2}, 4, true);
   const Expected e = expected(p);
   CHECK(worst(run(p), e) <= 1);

@@ -35,7 +35,7 @@ TEST_CASE("entropy of Gaussians: closed form within .01 D nats and within 5 stan
     const double error = h.nats - test::gaussian_entropy(m.covariance(0));
     INFO("D = ", dim, ": error ", error, ", standard error ", h.standard_error);
     CHECK(std::abs(error) <= .01 * static_cast<double>(dim));
-    CHECK(std::abs(error) <= 4 * h.standard_error);
+    CHECK(std::abs(error) <= 5 * h.standard_error);
     // All of it is the sample covariance's own: sqrt(D / 2N).
     CHECK(h.standard_error == doctest::Approx(std::sqrt(.5 * static_cast<double>(dim) / static_cast<double>(n))).epsilon(.03));
     CHECK(h.evaluations == 33);
