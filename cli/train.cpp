@@ -34,7 +34,7 @@ struct Arguments {
   std::int64_t steps = 0, epochs = 0, warmup = 0, log_every = 0, checkpoint_every = 0, ema_snapshots = 0;
   Index batch = 0;
   double lr = 2e-3, weight_decay = 0, clip_norm = 1, ema = .999, valid_fraction = .1;
-  std::string schedule = "cosine", keep = "last";
+  std::string schedule = "cosine", keep;
   std::function<void()> check_given;
   std::function<bool()> valid_fraction_given;
 
@@ -222,7 +222,7 @@ int run_train(Arguments a) {
                                    : Trainer(net, source.data(), options, stream);
   const bool validated = !trainer.validation_rows().empty();
   check(a.keep != "best" || validated, "--keep best needs rows kept apart: a table and --valid-fraction above 0");
-  const bool keep_best = a.keep == "best";
+  const bool keep_best = validated && a.keep != "last";
   if (!a.resume.empty()) {
     trainer.resume(a.resume);
     if (keep_best) best.load(read_checkpoint(a.resume), net.layout());
@@ -300,11 +300,12 @@ std::vector<CLI::Option*> add_run_options(CLI::App& app, Arguments& a) {
   CLI::Option* log =
       app.add_option("--log-every", a.log_every, "Updates between reports and validations (default: a hundredth of the run)")
           ->check(CLI::Range(std::int64_t{1}, std::int64_t{1} << 40));
-  CLI::Option* keep = app.add_option("--keep", a.keep,
-                                     "Weights that sampling takes: last | best (averaged weights at the lowest validation loss)");
+  CLI::Option* keep =
+      app.add_option("--keep", a.keep,
+                     "Weights that sampling takes: best (averaged weights at the lowest validation loss) | last (default: "
+                     "best where rows are kept apart)");
   choose_from(keep, "choice of weights", {"best", "last"});
-  for (CLI::Option* option : {steps, epochs, batch, log}) option->group(group)->default_str("");
-  keep->group(group);
+  for (CLI::Option* option : {steps, epochs, batch, log, keep}) option->group(group)->default_str("");
   app.add_option("--lr,--learning-rate", a.lr, "Adam's learning rate")->check(CLI::PositiveNumber)->group(group);
   choose_from(app.add_option("--schedule", a.schedule, "Learning rate over the run: constant | cosine (to 0)")->group(group),
               "schedule", {"constant", "cosine"});
@@ -367,7 +368,7 @@ Command train_command(CLI::App& program) {
       "taken as they are. Ctrl-C saves a checkpoint that --resume goes on from.\n"
       "Examples:\n"
       "  tweedie train faithful.csv --columns eruptions,waiting -o faithful.safetensors\n"
-      "  tweedie train iris.csv --class species --net mlp -o flowers.safetensors\n"
+      "  tweedie train iris.csv --class species -o flowers.safetensors\n"
       "  tweedie train builtin:three_gaussians --width 256 --sigma-max 10 --sigma-min .01 --levels 30 -o mixture.safetensors");
   a->check_given = [app, arguments = a.get(), conditions, table_only] {
     arguments->objective.p_mean_given = app->get_option("--p-mean")->count() > 0;

@@ -15,9 +15,11 @@ echo
 "$tweedie" demo -o "$out"
 
 echo
-echo "A real table: the eruptions of Old Faithful (examples/data/faithful.csv, 272 rows)"
-"$tweedie" train examples/data/faithful.csv -o "$out/faithful.safetensors" --seed 1
+echo "A real table: the eruptions of Old Faithful (examples/data/faithful.csv, 272 rows), every fourth row held out"
+awk 'NR == 1 || NR % 4 != 0' examples/data/faithful.csv > "$out/faithful_train.csv"
+awk 'NR == 1 || NR % 4 == 0' examples/data/faithful.csv > "$out/faithful_held_out.csv"
+"$tweedie" train "$out/faithful_train.csv" -o "$out/faithful.safetensors" --seed 1
 "$tweedie" sample "$out/faithful.safetensors" -n 272 -o "$out/faithful_samples.csv" --seed 2
-"$tweedie" eval "$out/faithful.safetensors" examples/data/faithful.csv
+"$tweedie" eval "$out/faithful.safetensors" "$out/faithful_held_out.csv" --train "$out/faithful_train.csv" -n 2000
 "$tweedie" plot "$out/faithful.safetensors" --kind samples --data examples/data/faithful.csv -n 272 -o "$out/faithful.png"
 echo "Figures, samples and models are in $out/"
