@@ -1,8 +1,10 @@
 // study_scaling.cpp - the cost of sampling is linear in particles and in steps, and its memory is the samples' own.
 //
-//   study_scaling                       annealed Langevin, the chapter's network at width 64, D = 2, one thread, about two
-//   minutes study_scaling --largest 10000000    particles of the last row (the default) study_scaling --width 256           the
-//   network of the reference workloads: six times the time
+//   study_scaling                       annealed Langevin, the chapter's network at width 64, D = 2, one thread: a minute or two
+//
+//   study_scaling --largest 10000000    particles of the last row (the default)
+//
+//   study_scaling --width 256           the network of the reference workloads
 //
 // Two tables: ten steps (one at each of ten levels) of n particles, and 10,000 particles for k steps. The slope is that of least
 // squares in log-log coordinates over n >= 10^4, or k >= 100: 1 if the cost is linear. Seconds are processor time, so that other

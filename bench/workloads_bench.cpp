@@ -5,9 +5,11 @@
 //
 //   S1, S2, S3   annealed Langevin, 10 levels, D = 2, width 256, 4 layers, with 16384, 256 and 1 particles. The levels have 1, 20
 //                and 100 steps each: a step costs the same whatever their number, the chapter's 100 included.
-//   S4           EDM's Heun, 18 steps (35 evaluations), an mlp for any sigma with D = 64 and 784, width 512, 6 layers; 1024
-//   particles L1           log-densities of 4096 rows, D = 2, exact trace, tolerances 1e-5, in double: seconds, and evaluations a
-//   row T1, T2, T3   training steps, denoising score matching and Adam, batch 128 and 4096; width 64 and 128 at batch 512.
+//   S4           EDM's Heun, 18 steps (35 evaluations), an mlp for any sigma with D = 64 and 784, width 512, 6 layers, 1024 rows.
+//
+//   L1           log-densities of 4096 rows, D = 2, exact trace, tolerances 1e-5, in double: seconds, and evaluations of a row.
+//
+//   T1, T2, T3   training steps, denoising score matching and Adam, batch 128 and 4096; width 64 and 128 at batch 512.
 //
 // GFLOP/s count the products of the folded network, 2 (D W + (L - 2) W W + W D) a row, three times that in training; `peak` is
 // their share of what the threads' cores do in multiply-adds on registers, measured before the first benchmark.

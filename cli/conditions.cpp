@@ -3,9 +3,10 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <map>
+
+#include "tweedie/core/detail/parse_number.h"
 
 namespace tweedie::cli {
 
@@ -14,7 +15,7 @@ namespace {
 constexpr const char* kDropout = "train.condition_dropout";
 
 // How to come to a model that can be conditioned.
-constexpr const char* kRemedy = "train one with --class COLUMN or --target COLUMNS (and --net mlp or residual)";
+constexpr const char* kRemedy = "train one with --class COLUMN or --target COLUMNS";
 
 bool drops_conditions(const ModelFile& model) {
   const auto found = model.checkpoint.metadata.find(kDropout);
@@ -22,11 +23,9 @@ bool drops_conditions(const ModelFile& model) {
 }
 
 double parse_number(const std::string& text, const std::string& name) {
-  double value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  check(error == std::errc() && end == text.data() + text.size() && std::isfinite(value), "--given ", name, "='", text,
-        "' is no number");
-  return value;
+  const std::optional<double> value = detail::parse_number<double>(text);
+  check(value && std::isfinite(*value), "--given ", name, "='", text, "' is no number");
+  return *value;
 }
 
 std::vector<std::string> covariate_names(const ModelFile& model) {
@@ -91,8 +90,7 @@ Asked given_parts(const ModelFile& model, const ConditionArguments& a) {
   if (!a.value.empty()) asked.label = conditions.label(a.value);
   if (!a.given.empty()) asked.values = parse_given(model, a.given);
   for (std::size_t c = 0; c < asked.values.size(); ++c) {
-    const ColumnCode& column = conditions.covariate_code().columns()[c];
-    asked.covariates.push_back(static_cast<float>((asked.values[c] - column.mean) / column.std));
+    asked.covariates.push_back(static_cast<float>(conditions.covariate_code().columns()[c].scaled(asked.values[c])));
   }
   return asked;
 }

@@ -20,7 +20,7 @@ struct Arguments {
 };
 
 bool starts_with(const std::string& text, std::initializer_list<const char*> prefixes) {
-  return std::any_of(prefixes.begin(), prefixes.end(), [&](const char* p) { return text.rfind(p, 0) == 0; });
+  return std::any_of(prefixes.begin(), prefixes.end(), [&](const char* p) { return text.starts_with(p); });
 }
 
 // The network alone with what its table needs: neither the optimiser's state nor the averages it was made from.

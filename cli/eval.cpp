@@ -18,14 +18,10 @@ const std::vector<std::string> kMetrics = {"distances", "wasserstein", "c2st", "
 // The metrics of --metrics: all, or names separated by commas.
 std::vector<std::string> chosen_metrics(const std::string& list) {
   if (list == "all") return kMetrics;
-  std::vector<std::string> chosen;
-  for (std::size_t begin = 0; begin <= list.size();) {
-    const std::size_t end = std::min(list.find(',', begin), list.size());
-    const std::string name = list.substr(begin, end - begin);
+  std::vector<std::string> chosen = split_list(list);
+  for (const std::string& name : chosen) {
     check(std::find(kMetrics.begin(), kMetrics.end(), name) != kMetrics.end(), "--metrics: ", unknown("metric", name, kMetrics),
           ", or all");
-    chosen.push_back(name);
-    begin = end + 1;
   }
   return chosen;
 }
@@ -70,12 +66,8 @@ struct EvalRows {
 // One evaluation: every measure has a stream of its own, so that its number does not depend on which others were asked for.
 class Evaluator {
  public:
-  Evaluator(const EvalArguments& a, const ModelFile& model)
-      : a_(a),
-        model_(model),
-        metrics_(chosen_metrics(a.metrics)),
-        rng_(a.common.rng()),
-        asked_(given_parts(model, a.condition)) {}
+  Evaluator(const EvalArguments& a, const ModelFile& model, std::vector<std::string> metrics)
+      : a_(a), model_(model), metrics_(std::move(metrics)), rng_(a.common.rng()), asked_(given_parts(model, a.condition)) {}
 
   Evaluation run() {
     Rng sampling = rng_.split(), noise = rng_.split(), directions = rng_.split(), oracle_draws = rng_.split();
@@ -175,11 +167,11 @@ class Evaluator {
 
 int run_eval(const EvalArguments& a) {
   catch_signals("\ninterrupted\n");
-  chosen_metrics(a.metrics);
+  std::vector<std::string> metrics = chosen_metrics(a.metrics);
   begin(a.common, join("evaluating ", a.model));
   const auto start = std::chrono::steady_clock::now();
   const ModelFile model = load_model(a.model, a.raw_weights);
-  Evaluation e = Evaluator(a, model).run();
+  Evaluation e = Evaluator(a, model, std::move(metrics)).run();
   e.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   print(a.common.json ? eval_json(a, model, e) : eval_text(a, model, e));
   if (e.copies && e.copies->copied()) {

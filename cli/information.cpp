@@ -131,7 +131,6 @@ std::string text_of(const Arguments& a, const Findings& f) {
 }
 
 int run_information(const Arguments& a) {
-  catch_signals("\ninterrupted\n");
   begin(a.common, join("information of ", a.model));
   const Findings f = find(a, load_unconditional(a.model, a.raw_weights));
   print(a.common.json ? json_of(a, f) : text_of(a, f));

@@ -53,21 +53,17 @@ std::unique_ptr<ScoreModel> unscaled_score(const TableCode& code, const ScoreMod
   need_affine(code, "the score in the data's units");
   const ScoreModel* score = &scaled_score;
   const std::vector<ColumnCode> columns = code.columns();
-  return std::make_unique<FunctionScore>(score->dim(),
-                                         [score, columns](ConstRows<double> y, std::span<const double> sigma, Rows<double> out) {
-                                           MatrixD scaled(y);
-                                           for (Index r = 0; r < y.rows(); ++r) {
-                                             for (Index c = 0; c < y.cols(); ++c) {
-                                               const ColumnCode& column = columns[static_cast<std::size_t>(c)];
-                                               scaled(r, c) = (y(r, c) - column.mean) / column.std;
-                                             }
-                                           }
-                                           score->score(scaled, sigma, nullptr, out);
-                                           for (Index r = 0; r < y.rows(); ++r) {
-                                             for (Index c = 0; c < y.cols(); ++c)
-                                               out(r, c) /= columns[static_cast<std::size_t>(c)].std;
-                                           }
-                                         });
+  const auto unscaled = [score, columns](ConstRows<double> y, std::span<const double> sigma, Rows<double> out) {
+    MatrixD scaled(y);
+    for (Index r = 0; r < y.rows(); ++r) {
+      for (Index c = 0; c < y.cols(); ++c) scaled(r, c) = columns[static_cast<std::size_t>(c)].scaled(y(r, c));
+    }
+    score->score(scaled, sigma, nullptr, out);
+    for (Index r = 0; r < y.rows(); ++r) {
+      for (Index c = 0; c < y.cols(); ++c) out(r, c) /= columns[static_cast<std::size_t>(c)].std;
+    }
+  };
+  return std::make_unique<FunctionScore>(score->dim(), unscaled);
 }
 
 std::vector<std::string> oracle_names() {

@@ -3,9 +3,9 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <charconv>
 
 #include "tweedie/cli/evaluation.h"
+#include "tweedie/core/detail/parse_number.h"
 #include "tweedie/models/continuous_network.h"
 #include "tweedie/models/energy_network.h"
 #include "tweedie/models/score_network.h"
@@ -15,11 +15,9 @@ namespace tweedie::cli {
 namespace {
 
 Index level_count(const std::string& text) {
-  Index count = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), count);
-  check(error == std::errc() && end == text.data() + text.size() && count >= 1 && count <= 100000, "--levels '", text,
-        "' is neither a count of levels (1 to 100000) nor ncsnv2");
-  return count;
+  const std::optional<Index> count = detail::parse_number<Index>(text);
+  check(count && *count >= 1 && *count <= 100000, "--levels '", text, "' is neither a count of levels (1 to 100000) nor ncsnv2");
+  return *count;
 }
 
 ContinuousNetworkOptions continuous_options(const NetworkArguments& a, Index dim, const ConditionSizes& sizes) {

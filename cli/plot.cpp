@@ -256,10 +256,7 @@ Figure plot_density(const Arguments& a, const Input& input) {
   const plots::ScalarFunction density = [&](ConstRows<double> x, std::span<double> out) {
     MatrixD z(x);
     for (Index r = 0; r < z.rows(); ++r) {
-      for (Index c = 0; c < 2; ++c) {
-        const ColumnCode& column = code.columns()[static_cast<std::size_t>(c)];
-        z(r, c) = (z(r, c) - column.mean) / column.std;
-      }
+      for (Index c = 0; c < 2; ++c) z(r, c) = code.columns()[static_cast<std::size_t>(c)].scaled(z(r, c));
     }
     scaled(z, out);
     for (double& value : out) value -= std::log(code.columns()[0].std * code.columns()[1].std);

@@ -433,6 +433,22 @@ std::string chosen_sampler(const ModelFile& model, const SamplingArguments& argu
 
 }  // namespace
 
+namespace {
+// Copies blocks of rows one beneath the other.
+class Collector {
+ public:
+  Collector(Index rows, Index cols) : all_(rows, cols) {}
+  void operator()(ConstRows<float> rows) {
+    for (Index r = 0; r < rows.rows(); ++r) std::copy_n(rows.row(r).data(), rows.cols(), all_.row(filled_++).data());
+  }
+  Matrix take() { return std::move(all_); }
+
+ private:
+  Matrix all_;
+  Index filled_ = 0;
+};
+}  // namespace
+
 Drawn draw(const ScoreModel& model, const NoiseLevels& levels, Index n, const SamplingArguments& arguments,
            const TrajectoryRequest& trajectory, Rng rng, const Console& console,
            const std::function<void(ConstRows<float>)>& take) {
@@ -476,23 +492,18 @@ Drawn draw(const ModelFile& model, const ConditionArguments& condition, Index n,
 
 Matrix draw_all(const ScoreModel& model, const NoiseLevels& levels, Index n, const SamplingArguments& arguments, Rng rng,
                 const Console& console, std::int64_t* evaluations) {
-  Matrix all(n, model.dim());
-  Index filled = 0;
-  const Drawn drawn = draw(model, levels, n, arguments, {}, rng, console, [&](ConstRows<float> rows) {
-    for (Index r = 0; r < rows.rows(); ++r) std::copy_n(rows.row(r).data(), rows.cols(), all.row(filled++).data());
-  });
+  Collector all(n, model.dim());
+  const Drawn drawn = draw(model, levels, n, arguments, {}, rng, console, std::ref(all));
   if (evaluations != nullptr) *evaluations = drawn.evaluations;
-  return all;
+  return all.take();
 }
 
 Matrix draw_all(const ModelFile& model, const ConditionArguments& condition, Index n, const SamplingArguments& arguments, Rng rng,
                 const Console& console) {
-  Matrix all(n, model.code.dim());
-  Index filled = 0;
-  draw(model, condition, n, arguments, {}, rng, console, [&](ConstRows<float> rows, std::span<const std::int32_t>) {
-    for (Index r = 0; r < rows.rows(); ++r) std::copy_n(rows.row(r).data(), rows.cols(), all.row(filled++).data());
-  });
-  return all;
+  Collector all(n, model.code.dim());
+  draw(model, condition, n, arguments, {}, rng, console,
+       [&](ConstRows<float> rows, std::span<const std::int32_t>) { all(rows); });
+  return all.take();
 }
 
 Matrix draw_like(const ModelFile& model, const ModelRows& rows, double guidance, Index n, const SamplingArguments& arguments,
@@ -511,13 +522,10 @@ Matrix draw_like(const ModelFile& model, const ModelRows& rows, double guidance,
       return choice;
     };
   }
-  Matrix all(n, model.code.dim());
-  Index filled = 0;
-  const auto take = [&](ConstRows<float> drawn, std::span<const std::int32_t>) {
-    for (Index r = 0; r < drawn.rows(); ++r) std::copy_n(drawn.row(r).data(), drawn.cols(), all.row(filled++).data());
-  };
+  Collector all(n, model.code.dim());
+  const auto take = [&](ConstRows<float> drawn, std::span<const std::int32_t>) { all(drawn); };
   *evaluations = draw_by(plan, *model.levels, n, settled(model, arguments), {}, rng, console, take).evaluations;
-  return all;
+  return all.take();
 }
 
 }  // namespace tweedie::cli

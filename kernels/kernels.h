@@ -94,11 +94,11 @@ struct Mlp {
 TWEEDIE_API Index packed_mlp_size(const Mlp& net);
 TWEEDIE_API void pack_mlp(const Mlp& net, float* packed);
 /// out (batch, outputs) of x (batch, inputs), `packed` by pack_mlp; level (batch), or nullptr: all rows are at level 0. Reads the
-/// first bias and the scale from `net`, so that one packing serves any levels; its other pointers are not read. out may not be x.
-/// A layer's error, its input given: (K + 2) u (sum_k |w| |h| + |b|) of the sums, then 8 u |silu|, absolute 2^-119, of silu. A
-/// row with a number that is not finite on its way may come out as NaN; other rows do not see it. A row's bits depend on the row
-/// and its level alone. Throws UsageError for sizes that do not fit or a level out of bounds. Steady-state calls allocate
-/// nothing.
+/// first bias and the scale from `net`, so that one packing serves any levels; its other pointers are not read. out may be x
+/// where ldo = ldx. A layer's error, its input given: (K + 2) u (sum_k |w| |h| + |b|) of the sums, then 8 u |silu|, absolute
+/// 2^-119, of silu. A row with a number that is not finite on its way may come out as NaN; other rows do not see it. A row's bits
+/// depend on the row and its level alone. Throws UsageError for sizes that do not fit or a level out of bounds. Steady-state
+/// calls allocate nothing.
 TWEEDIE_API void mlp_forward(const Mlp& net, const float* packed, Index batch, const float* x, Index ldx, const int* level,
                              float* out, Index ldo);
 

@@ -3,10 +3,10 @@
 #include "tweedie/models/checkpoint.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <utility>
 
+#include "tweedie/core/detail/parse_number.h"
 #include "tweedie/core/files/checksum.h"
 #include "tweedie/core/files/safetensors.h"
 #include "tweedie/models/continuous_network.h"
@@ -24,15 +24,6 @@ bool starts_with(std::string_view text, std::string_view prefix) { return text.s
 
 bool is_own_key(std::string_view key) {
   return key == "tweedie.format" || key == "step" || key == "rng" || key == "crc32c" || starts_with(key, kConfig);
-}
-
-// The whole text as a number, or nothing.
-template <class T>
-std::optional<T> parse(std::string_view text) {
-  T value{};
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
-  return value;
 }
 
 std::uint32_t add_text(std::uint32_t crc, std::string_view text) {
@@ -119,14 +110,14 @@ void read_metadata(const SafetensorsFile& file, Checkpoint& checkpoint) {
     }
   }
   const std::string& step = file.meta("step");
-  const std::optional<std::int64_t> parsed = parse<std::int64_t>(step);
+  const std::optional<std::int64_t> parsed = detail::parse_number<std::int64_t>(step);
   check<ModelFileError>(parsed.has_value() && *parsed >= 0, file.name(), ": step is \"", step, "\", expected a count");
   checkpoint.step = *parsed;
   if (const auto rng = file.metadata().find("rng"); rng != file.metadata().end()) {
     const std::string_view text = rng->second;
     const std::size_t colon = text.find(':');
-    const auto key = parse<std::uint64_t>(text.substr(0, colon));
-    const auto splits = colon == text.npos ? std::nullopt : parse<std::uint64_t>(text.substr(colon + 1));
+    const auto key = detail::parse_number<std::uint64_t>(text.substr(0, colon));
+    const auto splits = colon == text.npos ? std::nullopt : detail::parse_number<std::uint64_t>(text.substr(colon + 1));
     check<ModelFileError>(key.has_value() && splits.has_value(), file.name(), ": rng is \"", text, "\", expected key:splits");
     checkpoint.rng = Rng(*key, *splits);
   }
@@ -168,7 +159,7 @@ bool is_layer_weight(std::string_view name) {
   constexpr std::string_view prefix = "network.", suffix = ".weight";
   if (name.size() <= prefix.size() + suffix.size() || !starts_with(name, prefix)) return false;
   const std::string_view index = name.substr(prefix.size(), name.size() - prefix.size() - suffix.size());
-  return name.substr(name.size() - suffix.size()) == suffix && parse<std::uint64_t>(index).has_value();
+  return name.substr(name.size() - suffix.size()) == suffix && detail::parse_number<std::uint64_t>(index).has_value();
 }
 
 // The sizes of the chapter's network follow from its tensors' shapes. Nothing is believed that is not backed by bytes in the
@@ -192,7 +183,7 @@ ScoreNetworkOptions infer_options(const Checkpoint& checkpoint) {
 void compare(const Checkpoint& checkpoint, const char* name, Index from_tensors) {
   const auto found = checkpoint.config.find(name);
   check<ModelFileError>(found != checkpoint.config.end(), "config.", name, " is missing; the file was not written by tweedie");
-  const std::optional<Index> said = parse<Index>(found->second);
+  const std::optional<Index> said = detail::parse_number<Index>(found->second);
   check<ModelFileError>(said == from_tensors, "config.", name, " is \"", found->second, "\", the tensors' shapes say ",
                         from_tensors, "; some are missing or the file was put together from two");
 }
@@ -200,7 +191,7 @@ void compare(const Checkpoint& checkpoint, const char* name, Index from_tensors)
 // With fewer layers than the configuration says, names the first that is not there.
 void name_missing_layer(const Checkpoint& checkpoint, Index layers) {
   const auto said = checkpoint.config.find("num_layers");
-  if (said == checkpoint.config.end() || parse<Index>(said->second).value_or(0) <= layers) return;
+  if (said == checkpoint.config.end() || detail::parse_number<Index>(said->second).value_or(0) <= layers) return;
   for (Index i = 0; i <= layers; ++i) find(checkpoint, join("network.", 2 * i, ".weight"));
 }
 
@@ -270,7 +261,7 @@ ContinuousNetworkOptions read_continuous_options(const Checkpoint& checkpoint) {
   }
   const auto size = [&](const char* key) {
     const std::string& text = config_text(checkpoint, key);
-    const std::optional<Index> value = parse<Index>(text);
+    const std::optional<Index> value = detail::parse_number<Index>(text);
     check<ModelFileError>(value && *value >= 0 && *value <= std::max(longest, static_cast<Index>(checkpoint.tensors.size())),
                           "config.", key, " is \"", text, "\", no tensor of the file has that size (the longest side is ",
                           longest, "); the file is damaged or was put together from two");
@@ -278,7 +269,7 @@ ContinuousNetworkOptions read_continuous_options(const Checkpoint& checkpoint) {
   };
   const auto number = [&](const char* key) {
     const std::string& text = config_text(checkpoint, key);
-    const std::optional<double> value = parse<double>(text);
+    const std::optional<double> value = detail::parse_number<double>(text);
     check<ModelFileError>(value && std::isfinite(*value), "config.", key, " is \"", text, "\", expected a number");
     return *value;
   };

@@ -2,11 +2,11 @@
 #include "tweedie/models/condition_code.h"
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <map>
 #include <optional>
 
+#include "tweedie/core/detail/parse_number.h"
 #include "tweedie/models/detail/metadata.h"
 
 namespace tweedie {
@@ -14,10 +14,9 @@ namespace tweedie {
 namespace {
 
 std::optional<double> to_number(std::string_view text) {
-  double value = 0;
-  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
-  return value + 0.;  // no -0
+  std::optional<double> value = detail::parse_number<double>(text);
+  if (value) *value += 0.;  // no -0
+  return value;
 }
 
 // A cell as the name of its class; numbers in the shortest form that reads back.

@@ -2,13 +2,13 @@
 #include "tweedie/models/trainer.h"
 
 #include <algorithm>
-#include <charconv>
 #include <chrono>
 #include <cmath>
 #include <limits>
 #include <optional>
 #include <vector>
 
+#include "tweedie/core/detail/parse_number.h"
 #include "tweedie/core/files/checksum.h"
 #include "tweedie/models/detail/batches.h"
 
@@ -50,11 +50,9 @@ double stored_number(const Checkpoint& checkpoint, const std::string& key, const
   check<ModelFileError>(found != checkpoint.metadata.end(), path, ": the metadata has no '", key,
                         "': this is no checkpoint of a training run; load the network and start a new run");
   const std::string& text = found->second;
-  double value = 0;
-  const auto result = std::from_chars(text.data(), text.data() + text.size(), value);
-  check<ModelFileError>(result.ec == std::errc() && result.ptr == text.data() + text.size() && std::isfinite(value), path, ": ",
-                        key, " is '", text, "', not a finite number");
-  return value;
+  const std::optional<double> value = detail::parse_number<double>(text);
+  check<ModelFileError>(value && std::isfinite(*value), path, ": ", key, " is '", text, "', not a finite number");
+  return *value;
 }
 
 void check_finite(std::span<const float> values, const ParameterLayout& layout, std::int64_t step, const std::string& path) {
@@ -112,7 +110,7 @@ struct Trainer::State {
   double last_loss = 0, last_norm = 0, last_rate = 0;
   double loss_average = 0;    // sum over steps of (1 - .98) .98^age loss
   double loss_limit = 0;      // the smoothed loss beyond which the run has diverged; 0: none yet
-  Buffer<double> level_sums;  // (L) of the row losses since the last report, empty with continuous sampling
+  Buffer<double> level_sums;  // (L), or (kLossBins) without levels, of the row losses since the last report; empty between levels
   Buffer<std::int64_t> level_counts;
   std::chrono::steady_clock::time_point begin = std::chrono::steady_clock::now();
 

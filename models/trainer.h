@@ -145,7 +145,8 @@ class TWEEDIE_API Trainer {
   void save(const std::string& path) const;
   /// Goes on from such a file, whose run must have been set up with the same network, objective, batch and data: UsageError
   /// naming the difference otherwise. The random stream comes from the file; the number of steps may differ from that run's
-  /// (a cosine then follows the new length).
+  /// (a cosine then follows the new length). Bits go on as they were under the same engine and target; another (engine auto takes
+  /// the fused one where it can) agrees within rounding.
   void resume(const std::string& path);
 
   /// The averaged weights (P); the network's own where ema is 0. The network itself holds the raw weights while training.

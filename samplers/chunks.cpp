@@ -39,6 +39,12 @@ void make_frames(const RunOptions& options, SamplesX<S>& samples) {
 
 }  // namespace
 
+Index even_chunk(Index rows, Index most) {
+  constexpr Index kBlock = 8;
+  const Index workers = threads(), share = (rows + workers - 1) / workers;
+  return std::min(most, std::max<Index>(1, (share + kBlock - 1) / kBlock) * kBlock);
+}
+
 ProgressReport::ProgressReport(const RunOptions& options, std::int64_t total) : options_(options), total_(total) { add(0); }
 
 void ProgressReport::add(std::int64_t row_steps) {
@@ -113,12 +119,8 @@ void Chunk<S>::save() {
 
 namespace {
 
-// Rows of a chunk: an even share of the threads, in whole blocks of what a kernel takes at once, but not more than asked for.
 Index chunk_rows(const RunOptions& options, Index rows) {
-  if (options.together) return std::max<Index>(rows, 1);
-  constexpr Index kBlock = 8;
-  const Index workers = threads(), share = (rows + workers - 1) / workers;
-  return std::min(options.chunk_rows, std::max<Index>(1, (share + kBlock - 1) / kBlock) * kBlock);
+  return options.together ? std::max<Index>(rows, 1) : even_chunk(rows, options.chunk_rows);
 }
 
 }  // namespace

@@ -195,11 +195,11 @@ void integrate_rows(const AdaptiveOptions& options, double from, double to, cons
   const RunOptions run{.sampler = options.name, .progress = options.progress};
   ProgressReport progress(run, state.rows());
   std::atomic<bool> stop = false;  // one block has failed or was cancelled: the others end too
-  tweedie::parallel_for(state.rows(), options.chunk_rows, [&](Index begin, Index end) {
+  const Index chunk = even_chunk(state.rows(), options.chunk_rows);
+  tweedie::parallel_for(state.rows(), chunk, [&](Index begin, Index end) {
     try {
-      for (Index first = begin; first < end; first += options.chunk_rows) {
-        Block block(options, from, to, field, state.middle_rows(first, std::min(options.chunk_rows, end - first)), first,
-                    evaluations);
+      for (Index first = begin; first < end; first += chunk) {
+        Block block(options, from, to, field, state.middle_rows(first, std::min(chunk, end - first)), first, evaluations);
         while (block.active() > 0 && !stop) progress.add(block.advance());
       }
     } catch (...) {

@@ -25,7 +25,7 @@ print(importlib.util.find_spec("torch").submodule_search_locations[0])' 2>/dev/n
 }
 
 if ! torch_folder >/dev/null; then
-  python3 -m venv "$venv"
+  python3 -m venv "$venv" || { echo "compare_libtorch.sh: Python's venv is missing; apt-get install python3-venv" >&2; exit 1; }
   # --no-deps: the library alone is wanted, not what Python needs to import it.
   # shellcheck disable=SC2086
   "$venv/bin/pip" install --quiet --no-deps ${PIP_ARGS:-} "${PIP_TORCH:-torch}"
@@ -47,8 +47,12 @@ for requirement in m.requires("torch"):
         print(single[1])
 PY
   )
+  if [ ${#needed[@]} -eq 0 ]; then
+    echo "compare_libtorch.sh: this wheel is built with CUDA and names no runtime package; name a CPU wheel by PIP_TORCH and PIP_ARGS" >&2
+    exit 1
+  fi
   # shellcheck disable=SC2086
-  "$venv/bin/pip" install --quiet ${PIP_ARGS:-} "${needed[@]}" 2>/dev/null
+  "$venv/bin/pip" install --quiet ${PIP_ARGS:-} "${needed[@]}"
 fi
 
 cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DTWEEDIE_LIBTORCH=ON -UTWEEDIE_TORCH_CMAKE \

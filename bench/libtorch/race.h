@@ -1,8 +1,8 @@
 // race.h - what both programs of the comparison with LibTorch share: the workloads, the inputs, the fp64 answers, the clock.
 //
 //   compare_tweedie  models | info | time | error | q1 | kl       ours
-//   compare_libtorch info | agree | time | error | q1             theirs: --style eager (as users write it) or best
-//   (libtorch_best.h)
+//
+//   compare_libtorch info | agree | time | error | q1    theirs: --style eager (as users write it) or best (torch_best.h)
 //
 // Each call runs one workload of one side and prints one JSON object; race.py calls them in alternation and keeps the record.
 // Both load the same model files and rows, and both are held against the same numbers in double.

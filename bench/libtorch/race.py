@@ -2,7 +2,7 @@
 """race.py - runs the two programs of the comparison with LibTorch in alternation, keeps the record and writes the table.
 
   bench/libtorch/race.py --build build/libtorch            results.json there, the tables on stdout
-  --quick           two rounds instead of five, one seed of Q1 with a tenth of its steps (no quality is claimed then)
+  --quick           two rounds instead of five, Q1 with a tenth of its steps (no quality is claimed then)
   --threads 1,2     thread counts; a process is pinned to as many cores (--cores 0,1 names them)
   --clock cpu       the processor time of the process instead of the time on the wall: for a machine that others use too
                     (one thread only: a second thread that waits would count as work)
@@ -140,7 +140,7 @@ def summary(times):
     ordered = sorted(times)
     quantile = lambda q: ordered[round(q * (len(ordered) - 1))]
     median = statistics.median(ordered)
-    return median, ordered[0], (quantile(.9) - quantile(.1)) / 2 / median
+    return median, (quantile(.9) - quantile(.1)) / 2 / median
 
 
 def rows_of(results, threads):
@@ -152,7 +152,7 @@ def rows_of(results, threads):
             continue
         medians, cells = {}, []
         for side in SIDES:
-            median, _, spread = summary(timed[threads, workload, side][clock])
+            median, spread = summary(timed[threads, workload, side][clock])
             medians[side] = median
             cells.append(f"{seconds(median)} ± {100 * spread:.0f}%")
         ratios = [f"{medians[side] / medians['tweedie']:.2f}" for side in ("best", "eager")]
@@ -194,7 +194,7 @@ def tables(results):
              f"fp32 multiply-adds each; LibTorch {torch['version']} from the wheel "
              f"({torch['capability']}), {results['date']}. Median ± half the 10-90% distance of {results['repeats']} runs, "
              + ("time on the wall" if results["clock"] == "wall" else "processor time")
-             + f"; both sides pinned, in alternation, random numbers inside the loop. fp32 unless said."
+             + "; both sides pinned, in alternation, random numbers inside the loop. fp32 unless said."
              + (" A quick run, to be repeated." if results["quick"] else "")]
     for threads in results["thread_counts"]:
         lines += ["", f"**{threads} thread{'s' if threads > 1 else ''}**", "",

@@ -38,9 +38,8 @@ struct Operand {
 
 // The packing memory's roles: 0 is B, on the calling thread; 1 is a task's block of A, of one size whatever the product, so that
 // a thread which joins late allocates at most once.
+using cpu::round_up;
 using cpu::Workspace;
-
-Index round_up(Index x, Index unit) { return (x + unit - 1) / unit * unit; }
 
 /// Rows and columns of one task.
 struct Grid {

@@ -67,47 +67,28 @@ struct Plan {
 
   bool own_bias() const { return batch.level == nullptr; }
   Index workspace() const { return packed_size + groups * group_size; }
-  Index panels(int i) const { return layout.width[i] / layout.cols; }
+  Index back_panels(int i) const { return i == 0 ? 0 : round_up(net.layer[i].in, layout.cols) / layout.cols; }
 
   // ---- packing
 
-  /// Calls task(i, forward, panel) for the `t`-th panel of all layers both ways; layers without panels (thin) are one task.
+  /// Packs the `t`-th panel of all layers both ways; a thin last layer is one.
   void pack(Index t, float* packed) const {
-    const auto& kernels = target.single;
     for (int i = 0; i < net.layers; ++i) {
       const MlpLayer& layer = net.layer[i];
-      const bool rows = layout.thin && i == net.layers - 1;
-      const Index forward = rows ? 1 : panels(i), backward = i == 0 ? 0 : round_up(layer.in, layout.cols) / layout.cols;
-      if (t < forward) {
-        float *weight = packed + layout.weight[i], *bias = packed + layout.bias[i];
-        if (rows) {
-          const Index padded = round_up(layer.in, layout.lanes);
-          for (Index n = 0; n < layer.out; ++n) {
-            std::fill(std::copy_n(layer.weight + n * layer.in, layer.in, weight + n * padded), weight + (n + 1) * padded, 0.0f);
-          }
-        } else {
-          const Index j = t * layout.cols;
-          kernels.pack_right(std::min<Index>(layout.cols, layer.out - j), layer.in, layer.weight + j * layer.in, layer.in, 1,
-                             weight + j * layer.in);
-        }
-        if (t == 0 && i > 0) std::fill(std::copy_n(layer.bias, layer.out, bias), bias + layout.width[i], 0.0f);
-        return;
-      }
-      if ((t -= forward) < backward) {
+      if (t < layout.panels(net, i)) return cpu::pack_panel(net, layout, target, i, t, packed);
+      t -= layout.panels(net, i);
+      if (t < back_panels(i)) {
         const Index j = t * layout.cols;
-        kernels.pack_right(std::min<Index>(layout.cols, layer.in - j), layer.out, layer.weight + j, 1, layer.in,
-                           packed + back[i] + j * layer.out);
+        target.single.pack_right(std::min<Index>(layout.cols, layer.in - j), layer.out, layer.weight + j, 1, layer.in,
+                                 packed + back[i] + j * layer.out);
         return;
       }
-      t -= backward;
+      t -= back_panels(i);
     }
   }
   Index pack_tasks() const {
     Index tasks = 0;
-    for (int i = 0; i < net.layers; ++i) {
-      tasks += layout.thin && i == net.layers - 1 ? 1 : panels(i);
-      if (i > 0) tasks += round_up(net.layer[i].in, layout.cols) / layout.cols;
-    }
+    for (int i = 0; i < net.layers; ++i) tasks += layout.panels(net, i) + back_panels(i);
     return tasks;
   }
 };
@@ -255,13 +236,13 @@ void check_batch(const Mlp& net, const MlpBatch& batch, const char* who) {
 }  // namespace
 
 Index mlp_gradient_workspace(const Mlp& net, const MlpBatch& batch) {
-  packed_mlp_size(net);
+  cpu::check_net(net, "mlp_gradient_workspace");
   check_batch(net, batch, "mlp_gradient_workspace");
   return Plan(net, batch).workspace();
 }
 
 void mlp_gradient(const Mlp& net, const MlpBatch& batch, float* workspace, float* losses, const MlpGradient& gradient) {
-  packed_mlp_size(net);
+  cpu::check_net(net, "mlp_gradient");
   check_batch(net, batch, "mlp_gradient");
   const Plan plan(net, batch);
   float *const packed = workspace, *const groups = workspace + plan.packed_size;

@@ -9,12 +9,21 @@
 
 #include <algorithm>
 
+#include "tweedie/core/check.h"
 #include "tweedie/kernels/cpu/table.h"
 #include "tweedie/kernels/kernels.h"
 
 namespace tweedie::kernels::cpu {
 
-inline Index round_up(Index x, Index unit) { return (x + unit - 1) / unit * unit; }
+inline void check_net(const Mlp& net, const char* who) {
+  check(net.layers >= 1 && net.layers <= Mlp::kMaxLayers, who, ": ", net.layers, " layers; give 1 to ", Mlp::kMaxLayers);
+  for (int i = 0; i < net.layers; ++i) {
+    const MlpLayer& layer = net.layer[i];
+    check(layer.in >= 1 && layer.out >= 1, who, ": layer ", i, " is ", layer.out, " x ", layer.in, "; sizes are at least 1");
+    const int before = i == 0 ? layer.in : net.layer[i - 1].out;
+    check(before == layer.in, who, ": layer ", i, " takes ", layer.in, " numbers, the one before it gives ", before);
+  }
+}
 
 struct MlpLayout {
   static constexpr Index kThinOutputs = 8;
@@ -40,6 +49,27 @@ struct MlpLayout {
       if (!rows) activation_ld = std::max(activation_ld, width[i] + lanes);
     }
   }
+
+  bool in_rows(const Mlp& net, int i) const { return thin && i == net.layers - 1; }
+  /// Panels of layer i; the rows of a thin one count as one.
+  Index panels(const Mlp& net, int i) const { return in_rows(net, i) ? 1 : width[i] / cols; }
 };
+
+/// A panel of layer i's weights, and with the first of them the layer's bias.
+inline void pack_panel(const Mlp& net, const MlpLayout& layout, const TargetTable& target, int i, Index panel, float* packed) {
+  const MlpLayer& layer = net.layer[i];
+  float *const weight = packed + layout.weight[i], *const bias = packed + layout.bias[i];
+  if (layout.in_rows(net, i)) {
+    const Index padded = round_up(layer.in, layout.lanes);
+    for (Index n = 0; n < layer.out; ++n) {
+      std::fill(std::copy_n(layer.weight + n * layer.in, layer.in, weight + n * padded), weight + (n + 1) * padded, 0.0f);
+    }
+  } else {
+    const Index j = panel * layout.cols;
+    target.single.pack_right(std::min<Index>(layout.cols, layer.out - j), layer.in, layer.weight + j * layer.in, layer.in, 1,
+                             weight + j * layer.in);
+  }
+  if (panel == 0 && i > 0) std::fill(std::copy_n(layer.bias, layer.out, bias), bias + layout.width[i], 0.0f);
+}
 
 }  // namespace tweedie::kernels::cpu

@@ -10,6 +10,8 @@ namespace tweedie::kernels::cpu {
 
 using Index = std::ptrdiff_t;
 
+inline constexpr Index round_up(Index x, Index unit) { return (x + unit - 1) / unit * unit; }
+
 /// A left operand as the tile kernel reads it: element (i, k) of row panel p is at data + p * panel + i * row + k * depth.
 template <class T>
 struct LeftPanels {

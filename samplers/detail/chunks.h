@@ -39,6 +39,9 @@ struct RunOptions {
   const SamplingCallback* progress = nullptr;  // may be nullptr or empty
 };
 
+/// Rows of a chunk: an even share of the threads, in whole blocks of what a kernel takes at once, but `most` at most.
+Index even_chunk(Index rows, Index most);
+
 /// Counts row-steps and hands them to the callback, one call at a time.
 class ProgressReport {
  public:
