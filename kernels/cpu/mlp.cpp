@@ -1,6 +1,6 @@
 // mlp.cpp - the perceptron: packing its weights once, then blocks of rows that stay in the cache through all layers.
 //
-//   For each block of kMlpBlock rows:  two activations of 64 x 256 floats and a panel of weights, 160 KiB, live in L2; the
+//   For each block of kMlpBlock rows:  two activations of 128 x 256 floats and a panel of weights, 290 KiB, live in L2; the
 //   weights come by once per block. Blocks are what threads share; a row's bits depend on neither.
 // SPDX-License-Identifier: MIT
 #include <algorithm>
