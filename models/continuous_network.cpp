@@ -198,4 +198,22 @@ void ContinuousScoreNetwork::score(ConstRows<double> y, std::span<const double> 
   score_rows(y, sigma, condition, out);
 }
 
+void ContinuousScoreNetwork::divergence(ConstRows<double> y, std::span<const double> sigma, const Condition* condition,
+                                        Rows<double> score, std::span<double> out) const {
+  if (options_.architecture != Architecture::mlp) return Network::divergence(y, sigma, condition, score, out);
+  check_rows(y, sigma, condition, score);
+  check_traces(y, out);
+  const std::shared_ptr<const Buffer<double>> flat = parameters_in<double>();
+  const auto finish = [&](Index first, ConstRows<double> f, const double* trace) {
+    for (Index r = 0; r < f.rows(); ++r) {
+      const double at = sigma[sigma.size() == 1 ? 0 : static_cast<std::size_t>(first + r)];
+      const Coefficients c = coefficients(options_, at);
+      const double a = c.a / at, b = c.b / at;
+      for (Index d = 0; d < f.cols(); ++d) score(first + r, d) = a * y(first + r, d) + b * f(r, d);
+      out[static_cast<std::size_t>(first + r)] = a * static_cast<double>(dim()) + b * trunk_->c_in(at) * trace[r];
+    }
+  };
+  trunk_->for_traced_blocks(flat->data(), y, sigma, condition, std::ref(finish));
+}
+
 }  // namespace tweedie

@@ -107,6 +107,9 @@ class TWEEDIE_API ContinuousScoreNetwork final : public Network {
   void score(ConstRows<float> y, std::span<const float> sigma, const Condition* condition, Rows<float> out) const override;
   void score(ConstRows<double> y, std::span<const double> sigma, const Condition* condition, Rows<double> out) const override;
   const char* name() const override { return "continuous_score_network"; }
+  /// An mlp by forward mode in all columns at once (detail/mlp_trace.h), a residual network on the tape.
+  void divergence(ConstRows<double> y, std::span<const double> sigma, const Condition* condition, Rows<double> score,
+                  std::span<double> out) const override;
 
   void parameters_changed() override;
   /// Linear layers as PyTorch's defaults, U(-1/sqrt(fan_in), 1/sqrt(fan_in)), label embedding N(0, 1), zero for the last layer,

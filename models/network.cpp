@@ -130,11 +130,15 @@ void Network::vjp(ConstRows<double> y, std::span<const double> sigma, const Cond
   });
 }
 
+void Network::check_traces(ConstRows<double> y, std::span<const double> out) const {
+  check(static_cast<Index>(out.size()) == y.rows(), name(), ": divergence has room for ", out.size(), " values, y has ", y.rows(),
+        " rows");
+}
+
 void Network::divergence(ConstRows<double> y, std::span<const double> sigma, const Condition* condition, Rows<double> score,
                          std::span<double> out) const {
   check_rows(y, sigma, condition, score);
-  check(static_cast<Index>(out.size()) == y.rows(), name(), ": divergence has room for ", out.size(), " values, y has ", y.rows(),
-        " rows");
+  check_traces(y, out);
   for_tape_blocks<double>(y, sigma, condition, [&](TapeD& tape, VarD x, VarD s, Index first) {
     const Index rows = x.rows(), dim = x.cols();
     static thread_local MatrixD row;

@@ -124,6 +124,8 @@ class TWEEDIE_API Network : public ScoreModel {
   /// rows or one per row.
   template <class S>
   void check_rows(ConstRows<S> y, std::span<const S> sigma, const Condition* condition, Rows<S> out) const;
+  /// The check of divergence()'s out.
+  void check_traces(ConstRows<double> y, std::span<const double> out) const;
   /// score() through scaled_score() on a tape, for networks without a faster path.
   template <class S>
   void score_on_tape(ConstRows<S> y, std::span<const S> sigma, const Condition* condition, Rows<S> out) const;

@@ -10,6 +10,7 @@
 #include "tweedie/core/parallel.h"
 #include "tweedie/kernels/kernels.h"
 #include "tweedie/models/detail/linear_rows.h"
+#include "tweedie/models/detail/mlp_trace.h"
 #include "tweedie/models/detail/packed_mlp.h"
 
 namespace tweedie {
@@ -338,6 +339,45 @@ void NoiseConditionalScoreNetwork::score(ConstRows<float> y, std::span<const flo
 void NoiseConditionalScoreNetwork::score(ConstRows<double> y, std::span<const double> sigma, const Condition* condition,
                                          Rows<double> out) const {
   score_rows(y, sigma, condition, out);
+}
+
+void NoiseConditionalScoreNetwork::divergence(ConstRows<double> y, std::span<const double> sigma, const Condition* condition,
+                                              Rows<double> score, std::span<double> out) const {
+  check_rows(y, sigma, condition, score);
+  check_traces(y, out);
+  const bool uniform = sigma.size() == 1;
+  const Place first = sigma.empty() ? Place{} : locate(levels_, sigma[0]);
+  const std::shared_ptr<const Folded<double>> folded = this->folded<double>();
+  const detail::TracedMlp mlp{layout(), folded->parameters.data(), 1, options_.num_layers, dim()};
+  parallel_for(y.rows(), kBlockRows, [&](Index begin, Index end) {
+    Workspace<double>& work = Workspace<double>::mine(options_.hidden_dim, dim());
+    double near_trace[kBlockRows], far_trace[kBlockRows];
+    for (Index block = begin; block < end; block += kBlockRows) {
+      const Index rows = std::min(kBlockRows, end - block);
+      bool between = false;
+      for (Index r = 0; r < rows; ++r) {
+        work.places[r] = uniform ? first : locate(levels_, sigma[static_cast<std::size_t>(block + r)]);
+        between = between || work.places[r].far != 0;
+      }
+      const double* x = y.data() + block * y.stride();
+      const auto bias_at = [&](Index next) {
+        return
+            [&, next](Index r) { return folded->bias.row(work.places[r].level + (work.places[r].far != 0 ? next : 0)).data(); };
+      };
+      mlp_trace(mlp, rows, x, y.stride(), bias_at(0), work.near.data(), near_trace);
+      if (between) mlp_trace(mlp, rows, x, y.stride(), bias_at(1), work.far.data(), far_trace);
+      for (Index r = 0; r < rows; ++r) {
+        const double at = sigma[uniform ? 0 : static_cast<std::size_t>(block + r)];
+        const double near = work.places[r].near / at, far = work.places[r].far / at;
+        const auto combined = [&](double a, const double* b) { return far == 0 ? near * a : near * a + far * *b; };
+        for (Index d = 0; d < dim(); ++d) {
+          const Index i = r * dim() + d;
+          score(block + r, d) = combined(work.near[i], &work.far[i]);
+        }
+        out[static_cast<std::size_t>(block + r)] = combined(near_trace[r], far_trace + r);
+      }
+    }
+  });
 }
 
 }  // namespace tweedie

@@ -56,6 +56,9 @@ class TWEEDIE_API NoiseConditionalScoreNetwork final : public Network {
   void score(ConstRows<float> y, std::span<const float> sigma, const Condition* condition, Rows<float> out) const override;
   void score(ConstRows<double> y, std::span<const double> sigma, const Condition* condition, Rows<double> out) const override;
   const char* name() const override { return "noise_conditional_score_network"; }
+  /// By forward mode in all columns at once (detail/mlp_trace.h).
+  void divergence(ConstRows<double> y, std::span<const double> sigma, const Condition* condition, Rows<double> score,
+                  std::span<double> out) const override;
 
   void parameters_changed() override;
   /// PyTorch's defaults: weight and bias of a linear layer U(-1/sqrt(fan_in), 1/sqrt(fan_in)), embedding N(0, 1).

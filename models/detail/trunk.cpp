@@ -11,6 +11,7 @@
 #include "tweedie/core/files/checksum.h"
 #include "tweedie/core/parallel.h"
 #include "tweedie/models/detail/linear_rows.h"
+#include "tweedie/models/detail/mlp_trace.h"
 #include "tweedie/models/detail/noise_rows.h"
 
 namespace tweedie::detail {
@@ -471,9 +472,9 @@ struct Trunk::Pass {
   }
 };
 
-template <class S>
-void Trunk::for_blocks(const S* flat, const PackedMlp* packed, ConstRows<S> y, std::span<const S> sigma,
-                       const Condition* condition, const std::function<void(Index, ConstRows<S>, ConstRows<S>)>& body) const {
+template <class S, class Run>
+void Trunk::run_blocks(const S* flat, const PackedMlp* packed, ConstRows<S> y, std::span<const S> sigma,
+                       const Condition* condition, const Run& run) const {
   const Index dim = options_.data_dim;
   for (const S s : sigma) check_sigma(static_cast<double>(s));
   // With one noise level and one condition for all rows, what they make is computed once.
@@ -505,13 +506,36 @@ void Trunk::for_blocks(const S* flat, const PackedMlp* packed, ConstRows<S> y, s
             static_cast<S>(c_in(static_cast<double>(sigma[sigma.size() == 1 ? 0 : static_cast<std::size_t>(first + r)])));
         for (Index d = 0; d < dim; ++d) work.x[r * dim + d] = scale * y(first + r, d);
       }
-      if (options_.architecture == Architecture::mlp) {
-        pass.mlp(rows, work.x.data(), work.f.data());
-      } else {
-        pass.residual(rows, work.x.data(), work.f.data());
-      }
-      body(first, {work.x.data(), rows, dim}, {work.f.data(), rows, dim});
+      run(pass, first, rows);
     }
+  });
+}
+
+template <class S>
+void Trunk::for_blocks(const S* flat, const PackedMlp* packed, ConstRows<S> y, std::span<const S> sigma,
+                       const Condition* condition, const std::function<void(Index, ConstRows<S>, ConstRows<S>)>& body) const {
+  const Index dim = options_.data_dim;
+  run_blocks(flat, packed, y, sigma, condition, [&](const Pass<S>& pass, Index first, Index rows) {
+    S *const x = pass.work.x.data(), *const f = pass.work.f.data();
+    if (options_.architecture == Architecture::mlp) {
+      pass.mlp(rows, x, f);
+    } else {
+      pass.residual(rows, x, f);
+    }
+    body(first, {x, rows, dim}, {f, rows, dim});
+  });
+}
+
+void Trunk::for_traced_blocks(const double* flat, ConstRows<double> y, std::span<const double> sigma, const Condition* condition,
+                              const std::function<void(Index, ConstRows<double>, const double*)>& body) const {
+  const Index dim = options_.data_dim;
+  const TracedMlp mlp{layout_, flat, body_ + 1, options_.num_layers, dim};
+  run_blocks(flat, nullptr, y, sigma, condition, [&](const Pass<double>& pass, Index first, Index rows) {
+    double trace[kBlockRows];
+    const auto bias = pass.modulation(0, rows);
+    mlp_trace(
+        mlp, rows, pass.work.x.data(), dim, [&](Index r) { return bias.row(r); }, pass.work.f.data(), trace);
+    body(first, {pass.work.f.data(), rows, dim}, trace);
   });
 }
 

@@ -47,6 +47,9 @@ class Trunk {
   template <class S>
   void for_blocks(const S* flat, const PackedMlp* packed, ConstRows<S> y, std::span<const S> sigma, const Condition* condition,
                   const std::function<void(Index first, ConstRows<S> scaled_y, ConstRows<S> f)>& body) const;
+  /// The same with the traces of dF / dx', one a row, where the body is an mlp.
+  void for_traced_blocks(const double* flat, ConstRows<double> y, std::span<const double> sigma, const Condition* condition,
+                         const std::function<void(Index first, ConstRows<double> f, const double* trace)>& body) const;
 
  private:
   // A linear function of the embedding that enters the body: (width) numbers a row.
@@ -58,6 +61,10 @@ class Trunk {
   struct Workspace;
   template <class S>
   struct Pass;
+  // Calls run(pass, first, rows) for each block, x' in the pass's workspace.
+  template <class S, class Run>
+  void run_blocks(const S* flat, const PackedMlp* packed, ConstRows<S> y, std::span<const S> sigma, const Condition* condition,
+                  const Run& run) const;
 
   template <class S>
   VarX<S> features(TapeX<S>& tape, const NoiseInput<S>& noise) const;
