@@ -1,4 +1,4 @@
-// kernels.h - the one contract of the numerical kernels: plain pointers, shapes, strides; no Eigen, no STL.
+// kernels.h - the one contract of the numerical kernels: plain pointers, shapes, strides; no Eigen, of the STL only string_view.
 //
 // Every operation states its equation, its preconditions and its tolerance against kernels/reference in double. Backends:
 // reference/ (naive loops, float and double, the oracle), cpu/ (SIMD with run-time dispatch; this header's functions).
@@ -9,6 +9,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 
 #include "tweedie/core/export.h"
 
@@ -18,6 +19,15 @@ using Index = std::ptrdiff_t;
 
 /// Instruction sets that the kernels are compiled for.
 enum class Target { portable, avx2, avx512 };
+
+/// Arithmetic of a perceptron's products, a run-time value; all else (state, time, sums, random numbers) is fp32 or better.
+///   fp32    the device's fp32 class: fp32 itself on the CPU, three tf32 products of split operands on a GPU
+///   tf32    operands rounded to 10 bits (GPU);   bf16x3   operands split in two bf16 numbers, three products: near fp32
+///   bf16    operands rounded to 7 bits: for sampling
+enum class Precision { fp32, tf32, bf16x3, bf16 };
+TWEEDIE_API const char* name(Precision precision);
+/// The precision of that name. Throws UsageError naming the known ones.
+TWEEDIE_API Precision precision_named(std::string_view name);
 
 /// The target in use: the best the machine can run, or the one named in the environment variable TWEEDIE_TARGET
 /// (portable | avx2 | avx512). Throws UsageError for an unknown name, ResourceError for one this machine cannot run.

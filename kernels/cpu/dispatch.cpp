@@ -105,6 +105,27 @@ const char* name(Target target) {
   return "unknown";
 }
 
+const char* name(Precision precision) {
+  switch (precision) {
+    case Precision::fp32:
+      return "fp32";
+    case Precision::tf32:
+      return "tf32";
+    case Precision::bf16x3:
+      return "bf16x3";
+    case Precision::bf16:
+      return "bf16";
+  }
+  return "unknown";
+}
+
+Precision precision_named(std::string_view wanted) {
+  for (const Precision p : {Precision::fp32, Precision::tf32, Precision::bf16x3, Precision::bf16}) {
+    if (wanted == name(p)) return p;
+  }
+  fail("precision '", wanted, "' is unknown; choose fp32, tf32, bf16x3 or bf16");
+}
+
 bool available(Target target) { return table_of(target) != nullptr && machine_runs(target); }
 
 Target target() { return choice().target; }
