@@ -6,7 +6,7 @@
 namespace tweedie::detail {
 
 void normals_avx512(const uint32_t* c0, uint32_t c1, const uint32_t* c2, uint32_t c3, uint64_t key, int count, int pairs,
-                    float* const z[4]) {
+                    float* z) {
   normals_of_counters(c0, c1, c2, c3, key, count, pairs, z);
 }
 

@@ -2,7 +2,9 @@
 // SPDX-License-Identifier: MIT
 #include "tweedie/core/random.h"
 
+#include <algorithm>
 #include <bit>
+#include <type_traits>
 
 #include "tweedie/core/detail/normal_kernels.h"
 #include "tweedie/core/parallel.h"
@@ -52,35 +54,62 @@ struct NormalDraw {
   std::uint64_t first_row;
 };
 
-/// Rows [begin, end) of out: the blocks of four dimensions, row after row, `kCounters` at a time.
+/// Counters of `count` blocks of four dimensions, row after row, from (row, block) on, which move to what follows.
+void fill_counters(int count, Index blocks, std::uint64_t& row, Index& block, std::uint32_t* c0, std::uint32_t* c2) {
+  if (blocks == 1) {
+    for (int i = 0; i < count; ++i) {
+      const std::uint64_t r = row + static_cast<std::uint64_t>(i);
+      c0[i] = static_cast<std::uint32_t>(r);
+      c2[i] = static_cast<std::uint32_t>(r >> 32) << 20;
+    }
+    row += static_cast<std::uint64_t>(count);
+    return;
+  }
+  for (int i = 0; i < count;) {
+    const int run = static_cast<int>(std::min<Index>(count - i, blocks - block));
+    const std::uint32_t low = static_cast<std::uint32_t>(row), high = static_cast<std::uint32_t>(row >> 32) << 20;
+    for (int k = 0; k < run; ++k) {
+      c0[i + k] = low;
+      c2[i + k] = high | (static_cast<std::uint32_t>(block) + static_cast<std::uint32_t>(k));
+    }
+    i += run;
+    block += run;
+    if (block == blocks) block = 0, ++row;
+  }
+}
+
+/// Rows [begin, end) of out: the blocks of four dimensions, row after row, `kCounters` at a time. Where a row is whole blocks (or
+/// the one half block of two columns) the kernel's normals lie as out's do, and go there directly.
 template <class S>
 void fill_normals(const NormalDraw& draw, Rows<S> out, Index begin, Index end) {
   static const detail::NormalKernel kernel = choose_normal_kernel();
   alignas(64) std::uint32_t c0[kCounters] = {}, c2[kCounters] = {};
-  alignas(64) float z[4][kCounters];
-  float* const planes[4] = {z[0], z[1], z[2], z[3]};
+  alignas(64) float z[4 * kCounters];
   const Index cols = out.cols(), blocks = (cols + 3) / 4;
   const int pairs = cols <= 2 ? 1 : 2;
   const Index total = (end - begin) * blocks;
-  Index row = begin, block = 0;
+  const bool direct = std::is_same_v<S, float> && out.stride() == cols && (cols == 2 || cols % 4 == 0);
+  std::uint64_t next_row = draw.first_row + static_cast<std::uint64_t>(begin);
+  Index next_block = 0;
   for (Index done = 0; done < total; done += kCounters) {
     const int count = static_cast<int>(std::min<Index>(kCounters, total - done));
-    const Index start_row = row, start_block = block;
-    for (int i = 0; i < count; ++i) {
-      const std::uint64_t r = draw.first_row + static_cast<std::uint64_t>(row);
-      c0[i] = static_cast<std::uint32_t>(r);
-      c2[i] = (static_cast<std::uint32_t>(r >> 32) << 20) | static_cast<std::uint32_t>(block);
-      if (++block == blocks) block = 0, ++row;
+    fill_counters(count, blocks, next_row, next_block, c0, c2);
+    if constexpr (std::is_same_v<S, float>) {
+      if (direct && count % 16 == 0) {
+        kernel(c0, draw.first.v[1], c2, draw.first.v[3], draw.key, count, pairs, out.row(begin).data() + done * 2 * pairs);
+        continue;
+      }
     }
-    kernel(c0, draw.first.v[1], c2, draw.first.v[3], draw.key, (count + 15) / 16 * 16, pairs, planes);
-    row = start_row, block = start_block;
+    kernel(c0, draw.first.v[1], c2, draw.first.v[3], draw.key, (count + 15) / 16 * 16, pairs, z);
+    Index row = begin + done / blocks, block = done % blocks;
     for (int i = 0; i < count; ++i) {
+      const float* const from = z + 2 * pairs * i;
       S* const to = out.data() + row * out.stride() + 4 * block;
       const Index left = cols - 4 * block;
       if (left >= 4) {
-        for (int k = 0; k < 4; ++k) to[k] = z[k][i];
+        std::copy_n(from, 4, to);
       } else {
-        for (int k = 0; k < left; ++k) to[k] = z[k][i];
+        for (int k = 0; k < left; ++k) to[k] = from[k];
       }
       if (++block == blocks) block = 0, ++row;
     }
