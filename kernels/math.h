@@ -136,21 +136,25 @@ struct ExpFactors {
 };
 
 template <class S>
-struct ExpTable;
+struct ExpTable;  // Terms: the polynomial (exp(r) - 1 - r) / r^2
 template <>
 struct ExpTable<float> {
   static constexpr float kLog2E = 1.44269504088896341f;
   static constexpr float kLn2High = 0.693359375f, kLn2Low = -2.12194440054690583e-4f;  // high has 9 bits: n * high is exact
-  static constexpr float kTerms[] = {0.499999934125f, 0.166665201078f, 0.0416683942109f, 0.00836878041118f, 0.00138144670593f};
+  struct Terms {
+    float k[5] = {0.499999934125f, 0.166665201078f, 0.0416683942109f, 0.00836878041118f, 0.00138144670593f};
+  };
 };
 template <>
 struct ExpTable<double> {
   static constexpr double kLog2E = 1.44269504088896340736;
   static constexpr double kLn2High = 0x1.62e42fee00000p-1, kLn2Low = 0x1.a39ef35793c76p-33;  // high has 32 bits
-  static constexpr double kTerms[] = {0.5000000000000010720982,     0.1666666666666641023451,      0.04166666666652918859406,
-                                      0.00833333333349562379159,    0.001388888894392263961618,    0.0001984126950476535643577,
-                                      0.00002480149276279564743943, 0.000002755758734220381835252, 2.763037862080518030515e-7,
-                                      2.499996534325592263122e-8};
+  struct Terms {
+    double k[10] = {0.5000000000000010720982,     0.1666666666666641023451,      0.04166666666652918859406,
+                    0.00833333333349562379159,    0.001388888894392263961618,    0.0001984126950476535643577,
+                    0.00002480149276279564743943, 0.000002755758734220381835252, 2.763037862080518030515e-7,
+                    2.499996534325592263122e-8};
+  };
 };
 
 template <class V>
@@ -160,8 +164,9 @@ TWEEDIE_MATH ExpFactors<V> exp_factors(V x) {
   const V rounded = fma(x, V(C::kLog2E), V(Format<S>::kRounder));
   const V n = rounded - V(Format<S>::kRounder);
   const V r = fma(n, V(-C::kLn2Low), fma(n, V(-C::kLn2High), x));
+  constexpr typename C::Terms terms = {};  // of this function: nvcc has no static arrays on the device
   ExpFactors<V> e;
-  e.power = fma(r * r, polynomial(r, C::kTerms), r) + V(S(1));
+  e.power = fma(r * r, polynomial(r, terms.k), r) + V(S(1));
   e.rounded = rounded;
   return e;
 }

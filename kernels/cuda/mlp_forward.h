@@ -251,14 +251,15 @@ struct MlpForwardTiled : MlpForwardInput {
 
 inline constexpr int kMaxSharedBytes = 227 * 1024;  // sm_90; older devices have less and refuse such a launch
 
-/// The widest layer (input included), after a look at the whole network.
-inline int check_mlp(const char* function, const Mlp& net) {
+/// The widest layer (input included) of an Mlp or MlpD, after a look at the whole network.
+template <class Net>
+int check_mlp(const char* function, const Net& net) {
   check(net.layers >= 1 && net.layers <= Mlp::kMaxLayers, function, ": ", net.layers, " layers; this kernel takes 1 to ",
         Mlp::kMaxLayers);
   check(net.levels >= 1, function, ": ", net.levels, " levels; the first bias is (levels, width) with at least 1");
   int width = net.layer[0].in;
   for (int i = 0; i < net.layers; ++i) {
-    const MlpLayer& layer = net.layer[i];
+    const auto& layer = net.layer[i];
     check(layer.in >= 1 && layer.out >= 1 && layer.in <= 1 << 20 && layer.out <= 1 << 20, function, ": layer ", i, " is (",
           layer.out, ", ", layer.in, "); both sizes lie in [1, 2^20]");
     check(layer.weight != nullptr && layer.bias != nullptr, function, ": layer ", i, " has no weight or no bias; pass zeros");

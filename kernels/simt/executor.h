@@ -125,6 +125,9 @@ class Thread {
   ///   d0 (g, 2t)  d1 (g, 2t + 1)  d2 (g + 8, 2t)  d3 (g + 8, 2t + 1)         [PTX ISA, matrix fragments for mma.m16n8k8]
   /// The operands' low 13 bits are ignored.
   void mma_tf32(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2], int line = __builtin_LINE());
+  /// d (8, 8) += a (8, 4) b (4, 8): mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64, every product and sum rounded once (fma).
+  ///   a (g, t)     b (t, g)     d0 (g, 2t)  d1 (g, 2t + 1)      as (row, column)      [PTX ISA, matrix fragments for mma.m8n8k4]
+  void mma_f64(double (&d)[2], double a, double b, int line = __builtin_LINE());
 
   [[noreturn]] void fault(const std::string& what) const;
 
@@ -416,6 +419,23 @@ inline void Thread::mma_tf32(float (&d)[4], const std::uint32_t (&a)[4], const s
       sum += value(left.a[row / 8 + 2 * (k / 4)]) * value(right.b[k / 4]);
     }
     d[i] = static_cast<float>(sum);
+  }
+  wait(Wait::warp, ~0U, line);
+}
+
+inline void Thread::mma_f64(double (&d)[2], double a, double b, int line) {
+  if (present() != ~0U) fault(join("mma at line ", line, " in a warp of fewer than 32 threads"));
+  const double mine[2] = {a, b};
+  std::memcpy(slot(lane()), mine, sizeof mine);
+  wait(Wait::warp, ~0U, line);
+  for (int i = 0; i < 2; ++i) {
+    const int row = lane() / 4, col = 2 * (lane() % 4) + i;
+    for (int k = 0; k < 4; ++k) {
+      double left[2], right[2];
+      std::memcpy(left, slot(row * 4 + k), sizeof left);
+      std::memcpy(right, slot(col * 4 + k), sizeof right);
+      d[i] = std::fma(left[0], right[1], d[i]);
+    }
   }
   wait(Wait::warp, ~0U, line);
 }
