@@ -90,6 +90,8 @@ struct MlpKernels {
   /// y (rows, out) = a W^T + bias, w (out, in), in a multiple of `lanes`: for outputs that are too few to fill vectors.
   void (*thin)(Index rows, Index in, Index out, const float* a, Index lda, const float* w, const float* bias, float* y,
                Index ldy);
+  /// out (batch, 2 n) = cos, then sin of w_i t_b; |w t| <= 2^20.
+  void (*fourier)(Index batch, Index n, const double* t, const double* w, float* out);
 };
 
 struct TargetTable {

@@ -314,3 +314,37 @@ TEST_CASE("element-wise kernels refuse what they cannot mean") {
     CHECK_THROWS_AS(adam_ema(second, 1, x, x, x, x, x), UsageError);
   }
 }
+
+TEST_CASE("fourier_features: every quadrant, huge phases, tails of the vectors; what is not finite") {
+  for (const Index n : kSizes) {
+    const Index batch = 50;
+    std::vector<double> t, w;
+    Uniform next(3);
+    for (Index b = 0; b < batch; ++b) t.push_back(b < 40 ? 10 * next() : 1e9 * next());  // phases up to 2^21 and far beyond
+    for (Index i = 0; i < n; ++i) w.push_back(i % 4 == 0 ? 2e5 * next() : 5 * next());
+    if (n > 1) w[0] = 0;
+    t[0] = 0, t[1] = 1.5707963267948966;
+    on_every_target([&] {
+      std::vector<float> out(static_cast<std::size_t>(batch * 2 * n), kNaN<float>);
+      fourier_features(batch, n, t.data(), w.data(), out.data());
+      double worst = 0;
+      for (Index b = 0; b < batch; ++b) {
+        for (Index i = 0; i < n; ++i) {
+          const double p = w[static_cast<std::size_t>(i)] * t[static_cast<std::size_t>(b)];
+          const double allowed = 1.01 * kUnit<float> * (1 + 0x1p-28 * std::fabs(p));
+          const auto at = static_cast<std::size_t>(2 * n * b + i);
+          for (const double miss : {out[at] - std::cos(p), out[at + static_cast<std::size_t>(n)] - std::sin(p)}) {
+            worst = std::max(worst, std::isnan(miss) ? HUGE_VAL : std::fabs(miss) / allowed);
+          }
+        }
+      }
+      CHECK(worst <= 1);
+    });
+  }
+  const double bad = kNaN<double>, one = 1;
+  float out[2] = {0, 0};
+  fourier_features(1, 1, &bad, &one, out);
+  CHECK(std::isnan(out[0]));
+  CHECK(std::isnan(out[1]));
+  CHECK_THROWS_AS(fourier_features(-1, 1, &one, &one, out), UsageError);
+}
