@@ -2,7 +2,7 @@
 //
 //   pack    the weights, as panels of W^T for the way forward and of W for the way back
 //   groups  each takes its leaves in order:  forward, keeping h_i and silu'(z_i);  loss;  backward, dz_i in silu'(z_i)'s place;
-//           dW_i += dz_i^T h_i and db_i += sum dz_i into the group's own sums
+//           dW_i += dz_i^T h_i and db_i += sum dz_i: the first group into the gradient itself, the others into sums of their own
 //   sum     of the groups, in their order, into the gradient
 // A code is a second perceptron whose outputs are the first one's first bias: it goes forward before it and back after it.
 // Leaves and groups are cut by the batch's size alone, so threads, which share groups, change no bit.
@@ -117,7 +117,7 @@ struct Plan {
   static FirstBias kind(const Mlp& net, const int* level) {
     return level == nullptr && net.levels > 1 ? FirstBias::own : FirstBias::level;
   }
-  Index workspace() const { return packed_size + groups * group_size; }
+  Index workspace() const { return packed_size + (groups - 1) * group_size; }
   /// Numbers that a leaf keeps: two activations a layer, and each part's first bias.
   Index leaf_size() const { return (2 * (body.net.layers + (code ? code->net.layers : 0)) + 2) * kLeaf * ld; }
 };
@@ -169,7 +169,8 @@ class Way {
     }
   }
 
-  /// From dz of the outputs. The gradient's part is added to `sums`, or written there where `fresh`.
+  /// From dz of the outputs. The gradient's part is added to the group's `sums`, or to the gradient itself where there are none;
+  /// written there where `fresh`.
   void backward(const float* top, const MlpGradient& gradient, float* sums, bool fresh) {
     for (int i = last(); i >= 0; --i) {
       const float* const dz = i == last() ? top : slope(i);
@@ -188,8 +189,13 @@ class Way {
                          ld_};
         mlp_.dense(d, Finish::times);
       }
-      weight_gradient(i, dz, sums + part_.weight_sum[i], fresh);
-      bias_gradient(i, dz, gradient, sums + part_.bias_sum[i], fresh);
+      if (sums == nullptr) {
+        weight_gradient(i, dz, gradient.weight[i], gradient.stride[i], fresh);
+        bias_gradient(i, dz, gradient, gradient.bias[i], fresh);
+      } else {
+        weight_gradient(i, dz, sums + part_.weight_sum[i], part_.net.layer[i].in, fresh);
+        bias_gradient(i, dz, gradient, sums + part_.bias_sum[i], fresh);
+      }
     }
   }
 
@@ -207,12 +213,12 @@ class Way {
   }
 
   // (out, in) += dz^T h: the tile is wide in columns, so a layer with few inputs is computed as its transpose.
-  void weight_gradient(int i, const float* dz, float* sum, bool fresh) {
+  void weight_gradient(int i, const float* dz, float* sum, Index stride, bool fresh) {
     const Index in = part_.net.layer[i].in, out = part_.net.layer[i].out, cols = part_.layout.cols;
     const bool transpose = out * round_up(in, cols) > in * round_up(out, cols);
     const float *left = transpose ? input(i) : dz, *right = transpose ? dz : input(i);
     multiply_.multiply(transpose ? in : out, transpose ? out : in, rows_, {left, multiply_.tile_rows, 1, ld_}, {right, cols, ld_},
-                       {sum, transpose ? 1 : in, transpose ? in : 1}, !fresh);
+                       {sum, transpose ? 1 : stride, transpose ? stride : 1}, !fresh);
   }
 
   void bias_gradient(int i, const float* dz, const MlpGradient& gradient, float* sum, bool fresh) {
@@ -244,7 +250,8 @@ class Leaf {
     if (plan.code) code_.emplace(*plan.code, plan, packed, memory_.data() + (2 * plan.body.net.layers + 1) * kLeaf * plan.ld);
   }
 
-  /// Rows [first, first + rows); the gradient's part is added to `sums`, or written there where `fresh`.
+  /// Rows [first, first + rows); the gradient's part is added to `sums` (none: to the gradient itself), or written
+  /// there where `fresh`.
   void run(Index first, Index rows, float* losses, const MlpGradient& gradient, const MlpGradient* code_gradient, float* sums,
            bool fresh) {
     if (code_) code_->forward(first, rows, plan_.batch.features, nullptr);
@@ -292,16 +299,11 @@ Segment* segments_of(const Part& part, const MlpGradient& gradient, Segment* to)
   return to;
 }
 
-/// Rows of all segments, one after another: row `t` is the groups' sum, in their order.
+/// Rows of all segments, one after another: row `t` of the gradient, where the first group's sum is, becomes the groups' sum.
 void sum_row(const Plan& plan, const Segment* segments, Index t, const float* groups) {
   while (t >= segments->rows) t -= (segments++)->rows;
-  const float* from = groups + segments->offset + t * segments->length;
-  float* const to = segments->to + t * segments->stride;
-  std::copy_n(from, segments->length, to);
-  for (Index g = 1; g < plan.groups; ++g) {
-    from += plan.group_size;
-    for (Index k = 0; k < segments->length; ++k) to[k] += from[k];
-  }
+  plan.target.mlp.add_rows(plan.groups - 1, segments->length, groups + segments->offset + t * segments->length, plan.group_size,
+                           segments->to + t * segments->stride, true);
 }
 
 void check_sizes(const Mlp& net, const MlpBatch& batch, const char* who) {
@@ -353,10 +355,11 @@ void mlp_gradient(const Mlp& net, const MlpBatch& batch, float* workspace, float
       const Index from = g * plan.leaves / plan.groups, to = (g + 1) * plan.leaves / plan.groups;
       for (Index l = from; l < to; ++l) {
         leaf.run(l * kLeaf, std::min(kLeaf, batch.rows - l * kLeaf), losses, gradient, code_gradient,
-                 groups + g * plan.group_size, l == from);
+                 g == 0 ? nullptr : groups + (g - 1) * plan.group_size, l == from);
       }
     }
   });
+  if (plan.groups == 1) return;
   Segment segments[4 * Mlp::kMaxLayers];
   const Segment* end = segments_of(plan.body, gradient, segments);
   if (plan.code) end = segments_of(*plan.code, *code_gradient, segments + (end - segments));

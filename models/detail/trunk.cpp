@@ -208,14 +208,19 @@ void Trunk::check_noise(Index rows, const NoiseInput<S>& noise) const {
 template <class S>
 void Trunk::write_features(std::span<const S> sigma, S* out) const {
   const std::size_t n = frequencies_.size();
-  for (std::size_t b = 0; b < sigma.size(); ++b, out += 2 * n) {
-    const double at = std::log(static_cast<double>(sigma[b]));
+  double at[kLeafRows];
+  for (std::size_t first = 0; first < sigma.size(); first += kLeafRows) {
+    const std::size_t rows = std::min<std::size_t>(kLeafRows, sigma.size() - first);
+    for (std::size_t b = 0; b < rows; ++b) at[b] = std::log(static_cast<double>(sigma[first + b]));
+    S* const to = out + first * 2 * n;
     if constexpr (sizeof(S) == sizeof(float)) {
-      kernels::fourier_features(1, static_cast<Index>(n), &at, frequencies_.data(), out);
+      kernels::fourier_features(static_cast<Index>(rows), static_cast<Index>(n), at, frequencies_.data(), to);
     } else {
-      for (std::size_t i = 0; i < n; ++i) {
-        out[i] = std::cos(frequencies_[i] * at);
-        out[n + i] = std::sin(frequencies_[i] * at);
+      for (std::size_t b = 0; b < rows; ++b) {
+        for (std::size_t i = 0; i < n; ++i) {
+          to[2 * n * b + i] = std::cos(frequencies_[i] * at[b]);
+          to[2 * n * b + n + i] = std::sin(frequencies_[i] * at[b]);
+        }
       }
     }
   }

@@ -348,3 +348,28 @@ TEST_CASE("fourier_features: every quadrant, huge phases, tails of the vectors; 
   CHECK(std::isnan(out[1]));
   CHECK_THROWS_AS(fourier_features(-1, 1, &one, &one, out), UsageError);
 }
+
+TEST_CASE_TEMPLATE("sum_squares: within its bound, the same bits on every target, what is not finite shows", T, float, double) {
+  for (const Index n : {0, 1, 31, 32, 33, 4096, 5000}) {
+    std::vector<T> x = uniform<T>(n, 12);
+    for (Index i = 0; i < n; i += 7) x[static_cast<std::size_t>(i)] *= static_cast<T>(1e-20);
+    long double expected = 0;
+    for (const T v : x) expected += static_cast<long double>(v) * static_cast<long double>(v);
+    const double wide = static_cast<double>(expected);
+    std::vector<double> sums;
+    on_every_target([&] {
+      sums.push_back(sum_squares(n, x.data()));
+      CHECK(std::fabs(sums.back() - wide) <= (static_cast<double>(n) / 32 + 6) * 0x1p-53 * wide);
+      CHECK(sums.back() == sums.front());
+      if (n > 32) {
+        for (const Index at : {Index{0}, n - 1}) {
+          std::vector<T> bad = x;
+          bad[static_cast<std::size_t>(at)] = kNaN<T>;
+          CHECK(std::isnan(sum_squares(n, bad.data())));
+        }
+      }
+    });
+  }
+  const T one = 1;
+  CHECK_THROWS_AS(sum_squares(-1, &one), UsageError);
+}
