@@ -10,6 +10,8 @@
 //   L1           log-densities of 4096 rows, D = 2, exact trace, tolerances 1e-5, in double: seconds, and evaluations of a row.
 //
 //   T1, T2, T3   training steps, denoising score matching and Adam, batch 128 and 4096; width 64 and 128 at batch 512.
+//   Q1           a training step of Q1's network for any noise level: EDM's loss and sampling of sigma, width 128, batch 512, a
+//                moving average; 65,536 rows.
 //
 // GFLOP/s count the products of the folded network, 2 (D W + (L - 2) W W + W D) a row, three times that in training; `peak` is
 // their share of what the threads' cores do in multiply-adds on registers, measured before the first benchmark.
@@ -143,6 +145,22 @@ void time_training(benchmark::State& state, Index width, Index batch, int thread
   count(state, 3 * static_cast<double>(batch) * flops_per_row(width), threads);
 }
 
+void time_quality(benchmark::State& state, int threads) {
+  set_threads(threads);
+  const Index width = 128, batch = 512, embedding = 64, features = 32;  // the network's defaults
+  ContinuousScoreNetwork net({.data_dim = kDim, .hidden_dim = width, .embedding_dim = embedding}, Rng{1});
+  const Matrix data = normals(65'536);
+  Trainer trainer(
+      net, data,
+      {.objective = Denoising{.weighting = Weighting::edm}, .steps = std::int64_t{1} << 31, .batch = batch, .ema = .999}, Rng{4});
+  for (int i = 0; i < 3; ++i) trainer.step();
+  for (auto _ : state) benchmark::DoNotOptimize(trainer.step());
+  state.SetLabel(std::string(trainer.engine()));
+  count(state,
+        3 * static_cast<double>(batch) * (flops_per_row(width) + 2.0 * static_cast<double>(embedding * (width + features))),
+        threads);
+}
+
 /// One thread is timed by its processor time (other programs on the machine do not count), several by the clock on the wall.
 template <class Run>
 void add(const std::string& label, int threads, Run run) {
@@ -177,6 +195,7 @@ int main(int argc, char** argv) {
     add("T2/256x4096", count, [=](benchmark::State& s) { time_training(s, 256, 4096, count); });
     add("T3/64x512", count, [=](benchmark::State& s) { time_training(s, 64, 512, count); });
     add("T3/128x512", count, [=](benchmark::State& s) { time_training(s, 128, 512, count); });
+    add("Q1/128x512", count, [=](benchmark::State& s) { time_quality(s, count); });
   }
   benchmark::RunSpecifiedBenchmarks();
   benchmark::Shutdown();

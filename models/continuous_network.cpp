@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "tweedie/autodiff/ops.h"
+#include "tweedie/models/detail/parametrisation.h"
 #include "tweedie/models/detail/trunk.h"
 
 namespace tweedie {
@@ -22,31 +23,6 @@ E by_name(const char* what, std::string_view name, std::initializer_list<E> all)
     known += join(known.empty() ? "" : ", ", to_string(e));
   }
   fail(what, " '", name, "' is unknown; choose one of: ", known);
-}
-
-// u = a x + b F.
-struct Coefficients {
-  double a, b;
-};
-
-Coefficients coefficients(const ContinuousNetworkOptions& options, double sigma) {
-  switch (options.parametrisation) {
-    case Parametrisation::edm: {
-      const double r = std::hypot(sigma, options.sigma_data);
-      return {-sigma / r / r, options.sigma_data / r};
-    }
-    case Parametrisation::score:
-      return {0, sigma};
-    case Parametrisation::epsilon:
-      return {0, -1};
-    case Parametrisation::x0:
-      return {-1 / sigma, 1 / sigma};
-    case Parametrisation::v: {
-      const double r = std::hypot(sigma, 1);
-      return {-sigma / r / r, -1 / r};
-    }
-  }
-  fail("ContinuousScoreNetwork: unknown parametrisation");
 }
 
 }  // namespace
@@ -146,9 +122,9 @@ VarX<S> ContinuousScoreNetwork::scaled_score_on(TapeX<S>& tape, std::span<const 
   const auto column = [&](const auto& f) { return detail::sigma_column(tape, noise.sigma, f); };
   const VarX<S> scaled_x = x * column([&](double s) { return trunk_->c_in(s); });
   const VarX<S> f =
-      column([&](double s) { return coefficients(options_, s).b; }) * trunk_->forward(tape, parameters, scaled_x, noise);
+      column([&](double s) { return detail::coefficients(options_, s).b; }) * trunk_->forward(tape, parameters, scaled_x, noise);
   const bool alone = options_.parametrisation == Parametrisation::score || options_.parametrisation == Parametrisation::epsilon;
-  return alone ? f : x * column([&](double s) { return coefficients(options_, s).a; }) + f;
+  return alone ? f : x * column([&](double s) { return detail::coefficients(options_, s).a; }) + f;
 }
 
 Var ContinuousScoreNetwork::scaled_score(Tape& tape, std::span<const Var> parameters, Var x,
@@ -176,7 +152,7 @@ void ContinuousScoreNetwork::score_rows(ConstRows<S> y, std::span<const S> sigma
   const auto finish = [&](Index first, ConstRows<S>, ConstRows<S> f) {
     for (Index r = 0; r < f.rows(); ++r) {
       const double at = static_cast<double>(sigma[sigma.size() == 1 ? 0 : static_cast<std::size_t>(first + r)]);
-      const Coefficients c = coefficients(options_, at);
+      const detail::Coefficients c = detail::coefficients(options_, at);
       const S a = static_cast<S>(c.a / at), b = static_cast<S>(c.b / at);
       for (Index d = 0; d < f.cols(); ++d) out(first + r, d) = a * y(first + r, d) + b * f(r, d);
     }
@@ -207,7 +183,7 @@ void ContinuousScoreNetwork::divergence(ConstRows<double> y, std::span<const dou
   const auto finish = [&](Index first, ConstRows<double> f, const double* trace) {
     for (Index r = 0; r < f.rows(); ++r) {
       const double at = sigma[sigma.size() == 1 ? 0 : static_cast<std::size_t>(first + r)];
-      const Coefficients c = coefficients(options_, at);
+      const detail::Coefficients c = detail::coefficients(options_, at);
       const double a = c.a / at, b = c.b / at;
       for (Index d = 0; d < f.cols(); ++d) score(first + r, d) = a * y(first + r, d) + b * f(r, d);
       out[static_cast<std::size_t>(first + r)] = a * static_cast<double>(dim()) + b * trunk_->c_in(at) * trace[r];

@@ -1,10 +1,11 @@
-// fused_engine.cpp - the chapter's network trained by one kernel for the whole forward and backward pass.
+// fused_engine.cpp - networks trained by one kernel for the whole forward and backward pass; the chapter's among them.
 //
 //   level bias = E W_e^T + b_0  ->  kernels::mlp_gradient  ->  dW_x, d(level bias), dW_i, db_i
 //   dE = d(level bias) W_e,   dW_e = d(level bias)^T E,   db_0 = sum over levels of d(level bias)
 // Threads share its leaves of rows and its panels of weights; the order of every sum is fixed by the batch's size, so a step has
 // the same bits on any number of threads. It agrees with the tape within rounding, not bit by bit. SPDX-License-Identifier: MIT
 #include <algorithm>
+#include <numeric>
 
 #include "tweedie/kernels/kernels.h"
 #include "tweedie/models/detail/fused_engine.h"
@@ -13,16 +14,101 @@
 
 namespace tweedie::detail {
 
+// ---- What the engines share
+
+FusedEngine::FusedEngine(const Network& network)
+    : layout_(network.layout()), dim_(network.dim()), name_(join("fused, cpu ", kernels::name(kernels::target()), ", fp32")) {}
+
 namespace {
 
-class FusedEngine final : public TrainingEngine {
+double mean(std::span<const float> row_losses) {
+  double sum = 0;
+  for (const float loss : row_losses) sum += static_cast<double>(loss);
+  return sum / static_cast<double>(row_losses.size());
+}
+
+}  // namespace
+
+kernels::MlpBatch FusedEngine::checked(std::span<const float> parameters, const Batch& batch, std::span<float> row_losses) {
+  check(parameters.size() == static_cast<std::size_t>(layout_.size()), "training step: ", parameters.size(),
+        " parameters, the network has ", layout_.size());
+  check(batch.x.cols() == dim_ && batch.eps.rows() == batch.rows() && batch.eps.cols() == dim_, "training step: the batch is ",
+        shape(batch.x), ", its noise ", shape(batch.eps), ", the network's dimension is ", dim_);
+  check(row_losses.size() == static_cast<std::size_t>(batch.rows()), "training step: room for ", row_losses.size(),
+        " row losses, the batch has ", batch.rows(), " rows");
+  return prepare(parameters.data(), batch);
+}
+
+double FusedEngine::loss_and_gradient(std::span<const float> parameters, const Batch& batch, std::span<float> gradient,
+                                      std::span<float> row_losses) {
+  check(gradient.size() == static_cast<std::size_t>(layout_.size()), "loss_and_gradient: the gradient has ", gradient.size(),
+        " values, the network ", layout_.size(), " parameters");
+  const kernels::MlpBatch rows = checked(parameters, batch, row_losses);
+  const Gradients to = gradients(gradient.data());
+  grow(workspace_, kernels::mlp_gradient_workspace(net_, rows));
+  kernels::mlp_gradient(net_, rows, workspace_.data(), row_losses.data(), to.body, rows.code != nullptr ? &to.code : nullptr);
+  finish_gradient(parameters.data(), batch, row_losses, gradient.data());
+  finish_losses(row_losses);
+  return mean(row_losses);
+}
+
+const float* FusedEngine::packed(const kernels::Mlp& net) {
+  grow(packed_, kernels::packed_mlp_size(net));
+  kernels::pack_mlp(net, packed_.data());
+  return packed_.data();
+}
+
+const int* FusedEngine::own_levels(Index rows) {
+  if (own_levels_.size() < rows) {
+    own_levels_ = Buffer<int>(rows);
+    std::iota(own_levels_.begin(), own_levels_.end(), 0);
+  }
+  return own_levels_.data();
+}
+
+// The outputs F of a batch.
+void FusedEngine::forward(const kernels::MlpBatch& rows) {
+  kernels::Mlp net = net_;
+  const int* level = rows.level;
+  if (rows.code != nullptr) {
+    const int width = net.layer[0].out;
+    grow(first_bias_, rows.rows * width);
+    kernels::mlp_forward(*rows.code, packed(*rows.code), rows.rows, rows.features, rows.code->layer[0].in,
+                         rows.code->levels == 1 ? nullptr : own_levels(rows.rows), first_bias_.data(), width);
+    net.layer[0].bias = first_bias_.data();
+    net.levels = static_cast<int>(rows.rows);
+    level = own_levels(rows.rows);
+  }
+  grow(output_, rows.rows * dim_);
+  kernels::mlp_forward(net, packed(net), rows.rows, rows.x, dim_, level, output_.data(), dim_);
+}
+
+double FusedEngine::loss(std::span<const float> parameters, const Batch& batch, std::span<float> row_losses) {
+  const kernels::MlpBatch rows = checked(parameters, batch, row_losses);
+  forward(rows);
+  for (Index b = 0; b < rows.rows; ++b) {
+    const float scale = rows.scale == nullptr ? 1.0f : rows.scale[b], w = rows.weight == nullptr ? 1.0f : rows.weight[b];
+    double sum = 0;
+    for (Index i = b * dim_; i < (b + 1) * dim_; ++i) {
+      const float residual = scale * output_[i] + rows.eps[i];
+      sum += static_cast<double>(residual) * static_cast<double>(residual);
+    }
+    row_losses[static_cast<std::size_t>(b)] = static_cast<float>(.5 * static_cast<double>(w) * sum);
+  }
+  finish_losses(row_losses);
+  return mean(row_losses);
+}
+
+// ---- The chapter's network
+
+namespace {
+
+class LevelsEngine final : public FusedEngine {
  public:
-  FusedEngine(const NoiseConditionalScoreNetwork& network, const Objective& objective)
-      : layout_(network.layout()),
-        dim_(network.dim()),
+  LevelsEngine(const NoiseConditionalScoreNetwork& network, const Objective& objective)
+      : FusedEngine(network),
         hidden_dim_(network.options().hidden_dim),
         levels_(network.levels()->size()),
-        name_(join("fused, cpu ", kernels::name(kernels::target()), ", fp32")),
         from_x_(hidden_dim_, dim_),
         level_bias_(levels_, hidden_dim_),
         level_bias_gradient_(levels_, hidden_dim_),
@@ -35,84 +121,11 @@ class FusedEngine final : public TrainingEngine {
     net_.levels = static_cast<int>(levels_);
   }
 
-  double loss_and_gradient(std::span<const float> parameters, const Batch& batch, std::span<float> gradient,
-                           std::span<float> row_losses) override {
-    check(gradient.size() == static_cast<std::size_t>(layout_.size()), "loss_and_gradient: the gradient has ", gradient.size(),
-          " values, the network ", layout_.size(), " parameters");
-    prepare(parameters, batch, row_losses);
-    kernels::MlpGradient to;
-    for (int i = 0; i < net_.layers; ++i) {
-      const ParameterTensor& w = layout_[2 * i + 1];
-      to.weight[i] = gradient.data() + w.offset;
-      to.stride[i] = w.cols;
-      to.bias[i] = i == 0 ? level_bias_gradient_.data() : gradient.data() + layout_[2 * i + 2].offset;
-    }
-    const kernels::MlpBatch rows = rows_of(batch);
-    grow(workspace_, kernels::mlp_gradient_workspace(net_, rows));
-    kernels::mlp_gradient(net_, rows, workspace_.data(), row_losses.data(), to);
-    embedding_gradient(parameters.data(), gradient.data());
-    return mean(row_losses);
-  }
-
-  double loss(std::span<const float> parameters, const Batch& batch, std::span<float> row_losses) override {
-    prepare(parameters, batch, row_losses);
-    grow(workspace_, kernels::packed_mlp_size(net_));
-    kernels::pack_mlp(net_, workspace_.data());
-    grow(output_, batch.rows() * dim_);
-    kernels::mlp_forward(net_, workspace_.data(), batch.rows(), batch.x.data(), dim_, batch.level.data(), output_.data(), dim_);
-    for (Index b = 0; b < batch.rows(); ++b) {
-      double sum = 0;
-      for (Index i = b * dim_; i < (b + 1) * dim_; ++i) {
-        const float residual = output_[i] + batch.eps.data()[i];
-        sum += static_cast<double>(residual) * static_cast<double>(residual);
-      }
-      row_losses[static_cast<std::size_t>(b)] =
-          static_cast<float>(.5 * static_cast<double>(level_weights_[batch.level[b]]) * sum);
-    }
-    return mean(row_losses);
-  }
-
-  std::string_view name() const override { return name_; }
-
  private:
-  template <class T>
-  static void grow(Buffer<T>& buffer, Index size) {
-    if (buffer.size() < size) buffer = Buffer<T>(size);
-  }
-
-  static double mean(std::span<const float> row_losses) {
-    double sum = 0;
-    for (const float loss : row_losses) sum += static_cast<double>(loss);
-    return sum / static_cast<double>(row_losses.size());
-  }
-
-  kernels::MlpBatch rows_of(const Batch& batch) {
-    if (weighted_) {
-      grow(weights_, batch.rows());
-      for (Index b = 0; b < batch.rows(); ++b) weights_[b] = level_weights_[batch.level[b]];
-    }
-    return {.rows = batch.rows(),
-            .x = batch.x.data(),
-            .eps = batch.eps.data(),
-            .level = batch.level.data(),
-            .scale = nullptr,
-            .weight = weighted_ ? weights_.data() : nullptr};
-  }
-
-  // Checks, the network at these parameters, its level biases.
-  void prepare(std::span<const float> parameters, const Batch& batch, std::span<float> row_losses) {
-    check(parameters.size() == static_cast<std::size_t>(layout_.size()), "training step: ", parameters.size(),
-          " parameters, the network has ", layout_.size());
-    check(batch.x.cols() == dim_ && batch.eps.rows() == batch.rows() && batch.eps.cols() == dim_, "training step: the batch is ",
-          shape(batch.x), ", its noise ", shape(batch.eps), ", the network's dimension is ", dim_);
-    check(row_losses.size() == static_cast<std::size_t>(batch.rows()), "training step: room for ", row_losses.size(),
-          " row losses, the batch has ", batch.rows(), " rows");
+  // The network at these parameters, its level biases; the rows.
+  kernels::MlpBatch prepare(const float* flat, const Batch& batch) override {
     check(batch.level.size() == batch.rows(), "training step: the batch of ", batch.rows(), " rows has ", batch.level.size(),
           " levels; the fused engine trains on the network's levels: use SigmaSampling::levels, or engine tape for any sigma");
-    for (const std::int32_t level : batch.level) {
-      check(level >= 0 && level < levels_, "training step: level ", level, ", the network has ", levels_);
-    }
-    const float* flat = parameters.data();
     const ParameterTensor& first = layout_[1];
     for (Index r = 0; r < hidden_dim_; ++r) std::copy_n(flat + first.offset + r * first.cols, dim_, from_x_.row(r).data());
     linear_rows(
@@ -123,9 +136,33 @@ class FusedEngine final : public TrainingEngine {
       net_.layer[i] = {i == 0 ? from_x_.data() : flat + w.offset, i == 0 ? level_bias_.data() : flat + layout_[2 * i + 2].offset,
                        static_cast<int>(i == 0 ? dim_ : w.cols), static_cast<int>(w.rows)};
     }
+    if (weighted_) {
+      grow(weights_, batch.rows());
+      for (Index b = 0; b < batch.rows(); ++b) {
+        const std::int32_t level = batch.level[b];
+        check(level >= 0 && level < levels_, "training step: level ", level, ", the network has ", levels_);
+        weights_[b] = level_weights_[level];
+      }
+    }
+    return {.rows = batch.rows(),
+            .x = batch.x.data(),
+            .eps = batch.eps.data(),
+            .level = batch.level.data(),
+            .weight = weighted_ ? weights_.data() : nullptr};
   }
 
-  void embedding_gradient(const float* flat, float* gradient) const {
+  Gradients gradients(float* gradient) override {
+    Gradients to;
+    for (int i = 0; i < net_.layers; ++i) {
+      const ParameterTensor& w = layout_[2 * i + 1];
+      to.body.weight[i] = gradient + w.offset;
+      to.body.stride[i] = w.cols;
+      to.body.bias[i] = i == 0 ? level_bias_gradient_.data() : gradient + layout_[2 * i + 2].offset;
+    }
+    return to;
+  }
+
+  void finish_gradient(const float* flat, const Batch&, std::span<const float>, float* gradient) override {
     const Index h = hidden_dim_, ld = dim_ + h;
     const float *embedding = flat + layout_[0].offset, *d = level_bias_gradient_.data();
     kernels::gemm({.m = levels_, .n = h, .k = h}, d, h, flat + layout_[1].offset + dim_, ld, gradient + layout_[0].offset, h);
@@ -138,25 +175,29 @@ class FusedEngine final : public TrainingEngine {
     }
   }
 
-  const ParameterLayout& layout_;
-  const Index dim_, hidden_dim_, levels_;
-  std::string name_;
-  kernels::Mlp net_;
+  const Index hidden_dim_, levels_;
   Matrix from_x_;                            // (H, D) W_x, the first layer's part for x
   Matrix level_bias_, level_bias_gradient_;  // (L, H)
   Buffer<float> level_weights_;              // (L) w(sigma_l)
   bool weighted_ = false;                    // a weight is not 1
   Buffer<float> weights_;                    // (B)
-  Buffer<float> workspace_, output_;
 };
 
 }  // namespace
 
 std::unique_ptr<TrainingEngine> make_fused_engine(const Network& model, const Objective& objective) {
-  const auto* network = dynamic_cast<const NoiseConditionalScoreNetwork*>(&model);
   const bool denoising = std::holds_alternative<Denoising>(objective) || std::holds_alternative<FlowMatching>(objective);
-  if (network == nullptr || !denoising || network->options().num_layers > kernels::Mlp::kMaxLayers) return nullptr;
-  return std::make_unique<FusedEngine>(*network, objective);
+  if (!denoising) return nullptr;
+  if (const auto* levels = dynamic_cast<const NoiseConditionalScoreNetwork*>(&model)) {
+    if (levels->options().num_layers > kernels::Mlp::kMaxLayers) return nullptr;
+    return std::make_unique<LevelsEngine>(*levels, objective);
+  }
+  const auto* continuous = dynamic_cast<const ContinuousScoreNetwork*>(&model);
+  if (continuous == nullptr || continuous->options().architecture != Architecture::mlp ||
+      continuous->options().num_layers > kernels::Mlp::kMaxLayers) {
+    return nullptr;
+  }
+  return make_fused_continuous_engine(*continuous, objective);
 }
 
 }  // namespace tweedie::detail

@@ -75,21 +75,7 @@ double AdamX<S>::norm(std::span<const S> gradient) {
   const auto n = static_cast<Index>(gradient.size());
   parallel_for(leaf_sums_.size(), 1, [&](Index begin, Index end) {
     for (Index leaf = begin; leaf < end; ++leaf) {
-      // Eight chains side by side: one alone would wait for each addition.
-      double chain[8] = {};
-      const Index last = std::min(n, (leaf + 1) * kLeaf);
-      Index i = leaf * kLeaf;
-      for (; i + 8 <= last; i += 8) {
-        for (int c = 0; c < 8; ++c) {
-          const double g = gradient[static_cast<std::size_t>(i + c)];
-          chain[c] += g * g;
-        }
-      }
-      for (; i < last; ++i) {
-        const double g = gradient[static_cast<std::size_t>(i)];
-        chain[0] += g * g;
-      }
-      leaf_sums_[leaf] = ((chain[0] + chain[4]) + (chain[2] + chain[6])) + ((chain[1] + chain[5]) + (chain[3] + chain[7]));
+      leaf_sums_[leaf] = kernels::sum_squares(std::min(kLeaf, n - leaf * kLeaf), gradient.data() + leaf * kLeaf);
     }
   });
   double sum = 0;

@@ -85,8 +85,9 @@ std::unique_ptr<TrainingEngine> make_training_step(const Network& model, const O
   if (engine != "tape") {
     if (auto fused = detail::make_fused_engine(model, objective)) return fused;
     check(engine == "auto", "make_training_step: the fused engine does not compute ", describe(objective), " of a ", model.name(),
-          "; it does denoising and flow matching of a noise_conditional_score_network of at most ", kernels::Mlp::kMaxLayers,
-          " layers: give auto or tape");
+          "; it does denoising and flow matching of a noise_conditional_score_network or a continuous_score_network that is an "
+          "mlp, of at most ",
+          kernels::Mlp::kMaxLayers, " layers: give auto or tape");
   }
   return std::make_unique<TapeEngine>(model, objective);
 }

@@ -74,8 +74,8 @@ void adam_ema_any(const AdamStep& o, Index n, const T* gradient, T* p, T* m, T* 
   const double t = static_cast<double>(o.step);
   const double c1 = 1 - std::pow(o.beta1, t), c2 = 1 - std::pow(o.beta2, t);
   const cpu::AdamFactors<T> factors = {
-      T(o.gradient_scale),     T(1 - o.beta1),   T(1 - o.beta2), T(o.learning_rate * o.weight_decay),
-      T(o.learning_rate / c1), T(std::sqrt(c2)), T(o.epsilon),   T(1 - o.ema_decay)};
+      T(o.gradient_scale),     T(1 - o.beta1),       T(1 - o.beta2), T(o.learning_rate * o.weight_decay),
+      T(o.learning_rate / c1), T(1 / std::sqrt(c2)), T(o.epsilon),   T(1 - o.ema_decay)};
   const auto kernel = target_kernels<T>().adam_ema;
   over(n, kGrain, [=](Index i, Index count) {
     kernel(factors, count, gradient + i, p + i, m + i, v + i, ema == nullptr ? nullptr : ema + i);
@@ -84,6 +84,30 @@ void adam_ema_any(const AdamStep& o, Index n, const T* gradient, T* p, T* m, T* 
 
 }  // namespace
 
+void fourier_features(Index batch, Index n, const double* t, const double* w, float* out) {
+  check(batch >= 0 && n >= 0, "fourier_features: batch = ", batch, ", n = ", n, "; sizes must not be negative");
+  constexpr double kLargestPhase = 0x1p20;
+  double largest = 0;
+  for (Index i = 0; i < n; ++i) largest = std::max(largest, std::abs(w[i]));
+  for (Index b = 0; b < batch; ++b) {
+    float* const row = out + b * 2 * n;
+    if (largest * std::abs(t[b]) <= kLargestPhase) {
+      cpu::table().mlp.fourier(1, n, t + b, w, row);
+      continue;
+    }
+    for (Index i = 0; i < n; ++i) row[i] = static_cast<float>(std::cos(w[i] * t[b]));
+    for (Index i = 0; i < n; ++i) row[n + i] = static_cast<float>(std::sin(w[i] * t[b]));
+  }
+}
+
+double sum_squares(Index n, const float* x) {
+  check_size(n, "sum_squares");
+  return cpu::table().single.sum_squares(n, x);
+}
+double sum_squares(Index n, const double* x) {
+  check_size(n, "sum_squares");
+  return cpu::table().twice.sum_squares(n, x);
+}
 void silu(Index n, const float* x, float* y) { silu_any(n, x, y); }
 void silu(Index n, const double* x, double* y) { silu_any(n, x, y); }
 void silu_gradient(Index n, const float* x, const float* dy, float* dx) { silu_gradient_any(n, x, dy, dx); }

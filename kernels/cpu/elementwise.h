@@ -63,7 +63,7 @@ void adam(const AdamFactors<T>& f, Index n, const T* gradient, T* p, T* m, T* v,
     mean = fma(V(f.one_minus_beta1), g - mean, mean);
     square = fma(V(f.one_minus_beta2), fma(g, g, -square), square);
     parameter = fma(V(-f.decay), parameter, parameter);
-    parameter = parameter - V(f.step_size) * mean / (sqrt(square) / V(f.root_c2) + V(f.epsilon));
+    parameter = parameter - V(f.step_size) * mean / (sqrt(square) * V(f.inverse_root_c2) + V(f.epsilon));
     store(m + i, mean);
     store(v + i, square);
     store(p + i, parameter);
@@ -77,6 +77,30 @@ void adam(const AdamFactors<T>& f, Index n, const T* gradient, T* p, T* m, T* v,
 template <class T>
 void adam_ema(const AdamFactors<T>& f, Index n, const T* gradient, T* p, T* m, T* v, T* ema) {
   ema != nullptr ? adam<T, true>(f, n, gradient, p, m, v, ema) : adam<T, false>(f, n, gradient, p, m, v, ema);
+}
+
+/// sum x^2 in double: 32 chains, i = chain, chain + 32, ..., then their sum; the same on every target, since squares of floats
+/// are exact and those of doubles are rounded before they are added.
+template <class T>
+double sum_squares(Index n, const T* x) {
+  using V = Native<double>;
+  constexpr Index kChains = 32, kVectors = kChains / V::kWidth;
+  V sum[kVectors];
+  TWEEDIE_UNROLL for (int v = 0; v < kVectors; ++v) sum[v] = V(0.0);
+  Index i = 0;
+  for (; i + kChains <= n; i += kChains) {
+    TWEEDIE_UNROLL for (int v = 0; v < kVectors; ++v) {
+      const V d = widened(x + i + v * V::kWidth);
+      sum[v] = sum[v] + d * d;
+    }
+  }
+  double chain[kChains];
+  TWEEDIE_UNROLL for (int v = 0; v < kVectors; ++v) store(chain + v * V::kWidth, sum[v]);
+  for (Index c = 0; i < n; ++i, ++c) chain[c] += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+  for (Index width = kChains / 2; width > 0; width /= 2) {
+    for (Index c = 0; c < width; ++c) chain[c] += chain[c + width];
+  }
+  return chain[0];
 }
 
 }  // namespace

@@ -2,11 +2,13 @@
 //
 //   pack    the weights, as panels of W^T for the way forward and of W for the way back
 //   groups  each takes its leaves in order:  forward, keeping h_i and silu'(z_i);  loss;  backward, dz_i in silu'(z_i)'s place;
-//           dW_i += dz_i^T h_i and db_i += sum dz_i into the group's own sums
+//           dW_i += dz_i^T h_i and db_i += sum dz_i: the first group into the gradient itself, the others into sums of their own
 //   sum     of the groups, in their order, into the gradient
+// A code is a second perceptron whose outputs are the first one's first bias: it goes forward before it and back after it.
 // Leaves and groups are cut by the batch's size alone, so threads, which share groups, change no bit.
 // SPDX-License-Identifier: MIT
 #include <algorithm>
+#include <optional>
 
 #include "tweedie/core/check.h"
 #include "tweedie/core/parallel.h"
@@ -34,48 +36,53 @@ struct Segment {
   Index stride;
 };
 
-struct Plan {
+/// Where a perceptron's first bias comes from: row level(b) of its levels, row b of its own, or the code's outputs.
+enum class FirstBias { level, own, code };
+
+/// One of the perceptrons of a step: where its panels and its sums are.
+struct Part {
   const Mlp& net;
-  const MlpBatch& batch;
-  const TargetTable& target;
+  const int* level;  // nullptr: all rows at level 0
+  FirstBias first;
   MlpLayout layout;
-  Index leaves, groups;
+  Index panels;                                                  // where they begin among the packed numbers
   Index back[Mlp::kMaxLayers];                                   // W_i's panels for the way back, behind the packed ones
   Index weight_sum[Mlp::kMaxLayers], bias_sum[Mlp::kMaxLayers];  // in a group's sums
-  Index packed_size, group_size;
-  Index ld = 0;  // of every activation of a leaf: whole panels, and a vector as in mlp_layout.h
 
-  Plan(const Mlp& network, const MlpBatch& rows)
-      : net(network),
-        batch(rows),
-        target(cpu::table()),
-        layout(network, target),
-        leaves((rows.rows + kLeaf - 1) / kLeaf),
-        groups(std::clamp(rows.rows / kRowsPerGroup, std::min<Index>(leaves, 2), kMostGroups)) {
-    packed_size = round_up(layout.size, layout.lanes);
-    group_size = 0;
+  /// Behind what is in the packed numbers and in a group's sums already; moves both ends, widens ld.
+  Part(const Mlp& mlp, const int* levels, FirstBias kind, const TargetTable& target, Index& packed_size, Index& group_size,
+       Index& ld)
+      : net(mlp), level(levels), first(kind), layout(net, target), panels(packed_size) {
+    packed_size += round_up(layout.size, layout.lanes);
     for (int i = 0; i < net.layers; ++i) {
       const MlpLayer& layer = net.layer[i];
       ld = std::max(ld, round_up(std::max(layer.in, layer.out), layout.cols) + layout.lanes);
       back[i] = packed_size;
-      if (i > 0) packed_size += layer.out * round_up(layer.in, layout.cols);
+      if (goes_back(i)) packed_size += layer.out * round_up(layer.in, layout.cols);
       weight_sum[i] = group_size;
       group_size = bias_sum[i] = round_up(group_size + Index{layer.out} * layer.in, layout.lanes);
-      group_size = round_up(group_size + (i > 0 ? layer.out : own_bias() ? 0 : Index{net.levels} * layer.out), layout.lanes);
+      group_size = round_up(group_size + bias_rows(i) * layer.out, layout.lanes);
     }
   }
 
-  bool own_bias() const { return batch.level == nullptr; }
-  Index workspace() const { return packed_size + groups * group_size; }
-  Index back_panels(int i) const { return i == 0 ? 0 : round_up(net.layer[i].in, layout.cols) / layout.cols; }
+  bool goes_back(int i) const { return i > 0; }  // nobody asks for the gradient of the inputs
+  Index back_panels(int i) const { return goes_back(i) ? round_up(net.layer[i].in, layout.cols) / layout.cols : 0; }
+  /// Of layer i's bias in a group's sums.
+  Index bias_rows(int i) const { return i > 0 ? 1 : first == FirstBias::level ? net.levels : 0; }
+  Index level_of(Index b) const { return first == FirstBias::own ? b : level == nullptr ? 0 : level[b]; }
 
   // ---- packing
 
+  Index pack_tasks() const {
+    Index tasks = 0;
+    for (int i = 0; i < net.layers; ++i) tasks += layout.panels(net, i) + back_panels(i);
+    return tasks;
+  }
   /// Packs the `t`-th panel of all layers both ways; a thin last layer is one.
-  void pack(Index t, float* packed) const {
+  void pack(Index t, const TargetTable& target, float* packed) const {
     for (int i = 0; i < net.layers; ++i) {
       const MlpLayer& layer = net.layer[i];
-      if (t < layout.panels(net, i)) return cpu::pack_panel(net, layout, target, i, t, packed);
+      if (t < layout.panels(net, i)) return cpu::pack_panel(net, layout, target, i, t, packed + panels);
       t -= layout.panels(net, i);
       if (t < back_panels(i)) {
         const Index j = t * layout.cols;
@@ -86,89 +93,185 @@ struct Plan {
       t -= back_panels(i);
     }
   }
-  Index pack_tasks() const {
-    Index tasks = 0;
-    for (int i = 0; i < net.layers; ++i) tasks += layout.panels(net, i) + back_panels(i);
-    return tasks;
-  }
 };
 
-/// One leaf of rows on its way forward and back, in a thread's own memory.
-class Leaf {
- public:
-  Leaf(const Plan& plan, const float* packed)
-      : plan_(plan), packed_(packed), ld_(plan.ld), memory_((2 * plan.net.layers * ld_ + plan.layout.width[0]) * kLeaf) {}
+struct Plan {
+  const MlpBatch& batch;
+  const TargetTable& target;
+  Index leaves, groups;
+  Index packed_size = 0, group_size = 0;
+  Index ld = 0;  // of every activation of a leaf: whole panels, and a vector as in mlp_layout.h
+  Part body;
+  std::optional<Part> code;
 
-  /// Rows [first, first + rows); the gradient's part is added to `sums`, or written there where `fresh`.
-  void run(Index first, Index rows, float* losses, const MlpGradient& gradient, float* sums, bool fresh) {
+  Plan(const Mlp& net, const MlpBatch& rows)
+      : batch(rows),
+        target(cpu::table()),
+        leaves((rows.rows + kLeaf - 1) / kLeaf),
+        groups(std::clamp(rows.rows / kRowsPerGroup, std::min<Index>(leaves, 2), kMostGroups)),
+        body(net, rows.level, rows.code != nullptr ? FirstBias::code : kind(net, rows.level), target, packed_size, group_size,
+             ld) {
+    if (rows.code != nullptr) code.emplace(*rows.code, nullptr, kind(*rows.code, nullptr), target, packed_size, group_size, ld);
+  }
+
+  static FirstBias kind(const Mlp& net, const int* level) {
+    return level == nullptr && net.levels > 1 ? FirstBias::own : FirstBias::level;
+  }
+  Index workspace() const { return packed_size + (groups - 1) * group_size; }
+  /// Numbers that a leaf keeps: two activations a layer, and each part's first bias.
+  Index leaf_size() const { return (2 * (body.net.layers + (code ? code->net.layers : 0)) + 2) * kLeaf * ld; }
+};
+
+/// One leaf of rows on a perceptron's way forward and back.
+class Way {
+ public:
+  /// `memory`: (2 layers + 1) activations.
+  Way(const Part& part, const Plan& plan, const float* packed, float* memory)
+      : part_(part), mlp_(plan.target.mlp), multiply_(plan.target.single), packed_(packed), ld_(plan.ld), memory_(memory) {}
+
+  /// Layer i's input h_i, and silu'(z_i), which becomes dz_i; of the last layer the outputs, which become dz too. (kLeaf, ld)
+  float* input(int i) { return memory_ + 2 * i * kLeaf * ld_; }
+  float* slope(int i) { return memory_ + (2 * i + 1) * kLeaf * ld_; }
+  float* outputs() { return slope(last()); }
+
+  /// Of rows [first, first + rows) of x. bias0: the first bias of each row, or nullptr for the part's own.
+  void forward(Index first, Index rows, const float* x, const float* bias0) {
     rows_ = rows;
     first_ = first;
-    forward();
-    loss(losses);
-    const int last = plan_.net.layers - 1;
-    for (int i = last; i >= 0; --i) {
-      float* const dz = slope(i);
-      if (i < last) {
-        const MlpLayer& next = plan_.net.layer[i + 1];
-        const Dense d = {
-            rows, next.out, round_up(next.in, plan_.layout.cols), slope(i + 1), ld_, packed_ + plan_.back[i + 1], nullptr, 0, dz,
-            dz,   ld_};
-        plan_.target.mlp.dense(d, Finish::times);
+    const Mlp& net = part_.net;
+    const MlpLayout& layout = part_.layout;
+    const Index dim = net.layer[0].in, padded = round_up(dim, layout.cols);
+    for (Index r = 0; r < rows; ++r) {
+      float* const to = input(0) + r * ld_;
+      std::fill(std::copy_n(x + (first + r) * dim, dim, to), to + padded, 0.0f);
+    }
+    if (bias0 == nullptr) bias0 = copy_first_bias();
+    for (int i = 0; i <= last(); ++i) {
+      const float *weight = packed_ + part_.panels + layout.weight[i],
+                  *bias = i == 0 ? bias0 : packed_ + part_.panels + layout.bias[i];
+      if (layout.in_rows(net, i)) {
+        mlp_.thin(rows, round_up(net.layer[i].in, layout.lanes), net.layer[i].out, input(i), ld_, weight, bias, outputs(), ld_);
+        for (Index r = 0; r < rows; ++r) std::fill_n(outputs() + r * ld_ + net.layer[i].out, layout.cols, 0.0f);
+        continue;
       }
-      weight_gradient(i, sums + plan_.weight_sum[i], fresh);
-      bias_gradient(i, gradient, sums + plan_.bias_sum[i], fresh);
+      const Dense d = {rows,
+                       net.layer[i].in,
+                       layout.width[i],
+                       input(i),
+                       ld_,
+                       weight,
+                       bias,
+                       i == 0 ? ld_ : 0,
+                       i == last() ? outputs() : input(i + 1),
+                       slope(i),
+                       ld_};
+      mlp_.dense(d, i == last() ? Finish::affine : Finish::silu_slope);
+    }
+  }
+
+  /// From dz of the outputs. The gradient's part is added to the group's `sums`, or to the gradient itself where there are none;
+  /// written there where `fresh`.
+  void backward(const float* top, const MlpGradient& gradient, float* sums, bool fresh) {
+    for (int i = last(); i >= 0; --i) {
+      const float* const dz = i == last() ? top : slope(i);
+      if (i < last()) {
+        const MlpLayer& next = part_.net.layer[i + 1];
+        const Dense d = {rows_,
+                         next.out,
+                         round_up(next.in, part_.layout.cols),
+                         i + 1 == last() ? top : slope(i + 1),
+                         ld_,
+                         packed_ + part_.back[i + 1],
+                         nullptr,
+                         0,
+                         slope(i),
+                         slope(i),
+                         ld_};
+        mlp_.dense(d, Finish::times);
+      }
+      if (sums == nullptr) {
+        weight_gradient(i, dz, gradient.weight[i], gradient.stride[i], fresh);
+        bias_gradient(i, dz, gradient, gradient.bias[i], fresh);
+      } else {
+        weight_gradient(i, dz, sums + part_.weight_sum[i], part_.net.layer[i].in, fresh);
+        bias_gradient(i, dz, gradient, sums + part_.bias_sum[i], fresh);
+      }
     }
   }
 
  private:
-  Index outputs() const { return plan_.net.layer[plan_.net.layers - 1].out; }
-  // Layer i's input h_i (i = 0: x) and silu'(z_i), which becomes dz_i; of the last layer u, which becomes dz too.
-  float* input(int i) { return memory_.data() + 2 * i * kLeaf * ld_; }
-  float* slope(int i) { return memory_.data() + (2 * i + 1) * kLeaf * ld_; }
-  void forward() {
-    const Mlp& net = plan_.net;
-    const MlpLayout& layout = plan_.layout;
-    const MlpBatch& batch = plan_.batch;
-    const Index dim = net.layer[0].in, padded = round_up(dim, layout.cols), out = net.layer[0].out;
-    float* const bias0 = slope(net.layers - 1) + kLeaf * ld_;
+  int last() const { return part_.net.layers - 1; }
+
+  const float* copy_first_bias() {
+    const MlpLayer& layer = part_.net.layer[0];
+    float* const to = memory_ + 2 * part_.net.layers * kLeaf * ld_;
     for (Index r = 0; r < rows_; ++r) {
-      float* const to = input(0) + r * ld_;
-      std::fill(std::copy_n(batch.x + (first_ + r) * dim, dim, to), to + padded, 0.0f);
-      const Index level = plan_.own_bias() ? first_ + r : Index{batch.level[first_ + r]};
-      float* const b = bias0 + r * layout.width[0];
-      std::fill(std::copy_n(net.layer[0].bias + level * out, out, b), b + layout.width[0], 0.0f);
+      float* const b = to + r * ld_;
+      std::fill(std::copy_n(layer.bias + part_.level_of(first_ + r) * layer.out, layer.out, b), b + part_.layout.width[0], 0.0f);
     }
-    const int last = net.layers - 1;
-    for (int i = 0; i <= last; ++i) {
-      const float *weight = packed_ + layout.weight[i], *bias = i == 0 ? bias0 : packed_ + layout.bias[i];
-      if (i == last && layout.thin) {
-        plan_.target.mlp.thin(rows_, round_up(net.layer[i].in, layout.lanes), net.layer[i].out, input(i), ld_, weight, bias,
-                              slope(i), ld_);
-      } else {
-        const Dense d = {rows_,
-                         net.layer[i].in,
-                         layout.width[i],
-                         input(i),
-                         ld_,
-                         weight,
-                         bias,
-                         i == 0 ? layout.width[0] : 0,
-                         i == last ? slope(i) : input(i + 1),
-                         slope(i),
-                         ld_};
-        plan_.target.mlp.dense(d, i == last ? Finish::affine : Finish::silu_slope);
-      }
-    }
+    return to;
   }
 
-  void loss(float* losses) {
+  // (out, in) += dz^T h: the tile is wide in columns, so a layer with few inputs is computed as its transpose.
+  void weight_gradient(int i, const float* dz, float* sum, Index stride, bool fresh) {
+    const Index in = part_.net.layer[i].in, out = part_.net.layer[i].out, cols = part_.layout.cols;
+    const bool transpose = out * round_up(in, cols) > in * round_up(out, cols);
+    const float *left = transpose ? input(i) : dz, *right = transpose ? dz : input(i);
+    multiply_.multiply(transpose ? in : out, transpose ? out : in, rows_, {left, multiply_.tile_rows, 1, ld_}, {right, cols, ld_},
+                       {sum, transpose ? 1 : stride, transpose ? stride : 1}, !fresh);
+  }
+
+  void bias_gradient(int i, const float* dz, const MlpGradient& gradient, float* sum, bool fresh) {
+    const Index out = part_.net.layer[i].out;
+    if (i > 0) return mlp_.add_rows(rows_, out, dz, ld_, sum, !fresh);
+    if (part_.first == FirstBias::code) return;
+    if (part_.first == FirstBias::own) {
+      for (Index r = 0; r < rows_; ++r) std::copy_n(dz + r * ld_, out, gradient.bias[0] + (first_ + r) * out);
+      return;
+    }
+    if (fresh) std::fill_n(sum, part_.net.levels * out, 0.0f);
+    for (Index r = 0; r < rows_; ++r) mlp_.add_rows(1, out, dz + r * ld_, ld_, sum + part_.level_of(first_ + r) * out, true);
+  }
+
+  const Part& part_;
+  const cpu::MlpKernels& mlp_;
+  const cpu::Kernels<float>& multiply_;
+  const float* packed_;
+  const Index ld_;
+  float* memory_;
+  Index rows_ = 0, first_ = 0;
+};
+
+/// A leaf in a thread's own memory.
+class Leaf {
+ public:
+  Leaf(const Plan& plan, const float* packed)
+      : plan_(plan), memory_(plan.leaf_size()), body_(plan.body, plan, packed, memory_.data()) {
+    if (plan.code) code_.emplace(*plan.code, plan, packed, memory_.data() + (2 * plan.body.net.layers + 1) * kLeaf * plan.ld);
+  }
+
+  /// Rows [first, first + rows); the gradient's part is added to `sums` (none: to the gradient itself), or written
+  /// there where `fresh`.
+  void run(Index first, Index rows, float* losses, const MlpGradient& gradient, const MlpGradient* code_gradient, float* sums,
+           bool fresh) {
+    if (code_) code_->forward(first, rows, plan_.batch.features, nullptr);
+    body_.forward(first, rows, plan_.batch.x, code_ ? code_->outputs() : nullptr);
+    loss(first, rows, losses);
+    body_.backward(body_.outputs(), gradient, sums, fresh);
+    if (code_) code_->backward(body_.slope(0), *code_gradient, sums, fresh);
+  }
+
+ private:
+  // From the outputs F to their dz.
+  void loss(Index first, Index rows, float* losses) {
     const MlpBatch& batch = plan_.batch;
-    const Index dim = outputs(), padded = round_up(dim, plan_.layout.cols);
-    for (Index r = 0; r < rows_; ++r) {
-      const Index b = first_ + r;
+    const Mlp& net = plan_.body.net;
+    const Index dim = net.layer[net.layers - 1].out;
+    for (Index r = 0; r < rows; ++r) {
+      const Index b = first + r;
       const float scale = batch.scale == nullptr ? 1.0f : batch.scale[b], w = batch.weight == nullptr ? 1.0f : batch.weight[b];
       const float factor = w * scale / static_cast<float>(batch.rows);
-      float* const u = slope(plan_.net.layers - 1) + r * ld_;
+      float* const u = body_.outputs() + r * plan_.ld;
       const float* const eps = batch.eps + b * dim;
       double sum = 0;
       for (Index d = 0; d < dim; ++d) {
@@ -176,102 +279,94 @@ class Leaf {
         sum += static_cast<double>(residual) * static_cast<double>(residual);
         u[d] = factor * residual;
       }
-      std::fill(u + dim, u + padded, 0.0f);
       losses[b] = static_cast<float>(0.5 * static_cast<double>(w) * sum);
     }
   }
 
-  // (out, in) += dz^T h: the tile is wide in columns, so a layer with few inputs is computed as its transpose.
-  void weight_gradient(int i, float* sum, bool fresh) {
-    const auto& kernels = plan_.target.single;
-    const Index in = plan_.net.layer[i].in, out = plan_.net.layer[i].out, cols = plan_.layout.cols;
-    const bool transpose = out * round_up(in, cols) > in * round_up(out, cols);
-    const float *left = transpose ? input(i) : slope(i), *right = transpose ? slope(i) : input(i);
-    kernels.multiply(transpose ? in : out, transpose ? out : in, rows_, {left, kernels.tile_rows, 1, ld_}, {right, cols, ld_},
-                     {sum, transpose ? 1 : in, transpose ? in : 1}, !fresh);
-  }
-
-  void bias_gradient(int i, const MlpGradient& gradient, float* sum, bool fresh) {
-    const auto add_rows = plan_.target.mlp.add_rows;
-    const Index out = plan_.net.layer[i].out;
-    if (i > 0) return add_rows(rows_, out, slope(i), ld_, sum, !fresh);
-    if (plan_.own_bias()) {
-      for (Index r = 0; r < rows_; ++r) std::copy_n(slope(0) + r * ld_, out, gradient.bias[0] + (first_ + r) * out);
-      return;
-    }
-    if (fresh) std::fill_n(sum, plan_.net.levels * out, 0.0f);
-    for (Index r = 0; r < rows_; ++r) add_rows(1, out, slope(0) + r * ld_, ld_, sum + plan_.batch.level[first_ + r] * out, true);
-  }
-
   const Plan& plan_;
-  const float* packed_;
-  const Index ld_;
   cpu::Workspace<float, 3> memory_;
-  Index rows_ = 0, first_ = 0;
+  Way body_;
+  std::optional<Way> code_;
 };
 
-/// Rows of all segments, one after another: row `t` is the groups' sum, in their order.
-void sum_row(const Plan& plan, const Segment* segments, Index t, const float* groups) {
-  while (t >= segments->rows) t -= (segments++)->rows;
-  const float* from = groups + segments->offset + t * segments->length;
-  float* const to = segments->to + t * segments->stride;
-  std::copy_n(from, segments->length, to);
-  for (Index g = 1; g < plan.groups; ++g) {
-    from += plan.group_size;
-    for (Index k = 0; k < segments->length; ++k) to[k] += from[k];
+/// The segments of a part's sums, from `to` on; returns their end.
+Segment* segments_of(const Part& part, const MlpGradient& gradient, Segment* to) {
+  for (int i = 0; i < part.net.layers; ++i) {
+    const MlpLayer& layer = part.net.layer[i];
+    *to++ = {part.weight_sum[i], layer.out, layer.in, gradient.weight[i], gradient.stride[i]};
+    if (part.bias_rows(i) > 0) *to++ = {part.bias_sum[i], part.bias_rows(i), layer.out, gradient.bias[i], layer.out};
   }
+  return to;
 }
 
-void check_batch(const Mlp& net, const MlpBatch& batch, const char* who) {
+/// Rows of all segments, one after another: row `t` of the gradient, where the first group's sum is, becomes the groups' sum.
+void sum_row(const Plan& plan, const Segment* segments, Index t, const float* groups) {
+  while (t >= segments->rows) t -= (segments++)->rows;
+  plan.target.mlp.add_rows(plan.groups - 1, segments->length, groups + segments->offset + t * segments->length, plan.group_size,
+                           segments->to + t * segments->stride, true);
+}
+
+void check_sizes(const Mlp& net, const MlpBatch& batch, const char* who) {
+  cpu::check_net(net, who);
   check(net.scale == nullptr, who, ": the network has a scale of its outputs; give it by row, in the batch");
   check(batch.rows >= 1, who, ": ", batch.rows, " rows; give at least 1");
-  check(batch.level != nullptr || net.levels == batch.rows, who, ": without levels each of the ", batch.rows,
-        " rows has a first bias of its own; the network has ", net.levels);
-  for (Index b = 0; batch.level != nullptr && b < batch.rows; ++b) {
-    check(batch.level[b] >= 0 && batch.level[b] < net.levels, who, ": level[", b, "] = ", batch.level[b], ", the network has ",
-          net.levels);
+  if (batch.code == nullptr) {
+    check(batch.level != nullptr || net.levels == 1 || net.levels == batch.rows, who, ": without levels each of the ", batch.rows,
+          " rows has a first bias of its own, or all have one; the network has ", net.levels);
+    return;
   }
+  const Mlp& code = *batch.code;
+  cpu::check_net(code, who);
+  check(batch.level == nullptr && batch.features != nullptr, who,
+        ": the first bias of a network with a code comes of the code's features; give them, and no levels");
+  check(code.levels == 1 || code.levels == batch.rows, who, ": the code has ", code.levels,
+        " first biases; give 1, or one for each of the ", batch.rows, " rows");
+  check(code.layer[code.layers - 1].out == net.layer[0].out, who, ": the code has ", code.layer[code.layers - 1].out,
+        " outputs, the network's first layer ", net.layer[0].out);
 }
 
 }  // namespace
 
 Index mlp_gradient_workspace(const Mlp& net, const MlpBatch& batch) {
-  cpu::check_net(net, "mlp_gradient_workspace");
-  check_batch(net, batch, "mlp_gradient_workspace");
+  check_sizes(net, batch, "mlp_gradient_workspace");
   return Plan(net, batch).workspace();
 }
 
-void mlp_gradient(const Mlp& net, const MlpBatch& batch, float* workspace, float* losses, const MlpGradient& gradient) {
-  cpu::check_net(net, "mlp_gradient");
-  check_batch(net, batch, "mlp_gradient");
+void mlp_gradient(const Mlp& net, const MlpBatch& batch, float* workspace, float* losses, const MlpGradient& gradient,
+                  const MlpGradient* code_gradient) {
+  check_sizes(net, batch, "mlp_gradient");
+  check((batch.code != nullptr) == (code_gradient != nullptr),
+        "mlp_gradient: give a code and where its gradient goes, or neither of them");
+  for (Index b = 0; batch.level != nullptr && b < batch.rows; ++b) {
+    check(batch.level[b] >= 0 && batch.level[b] < net.levels, "mlp_gradient: level[", b, "] = ", batch.level[b],
+          ", the network has ", net.levels);
+  }
   const Plan plan(net, batch);
   float *const packed = workspace, *const groups = workspace + plan.packed_size;
-  parallel_for(plan.pack_tasks(), 4, [&](Index begin, Index end) {
-    for (Index t = begin; t < end; ++t) plan.pack(t, packed);
+  const Index body_tasks = plan.body.pack_tasks();
+  parallel_for(body_tasks + (plan.code ? plan.code->pack_tasks() : 0), 4, [&](Index begin, Index end) {
+    for (Index t = begin; t < end; ++t) {
+      t < body_tasks ? plan.body.pack(t, plan.target, packed) : plan.code->pack(t - body_tasks, plan.target, packed);
+    }
   });
   parallel_for(plan.groups, 1, [&](Index begin, Index end) {
     Leaf leaf(plan, packed);
     for (Index g = begin; g < end; ++g) {
       const Index from = g * plan.leaves / plan.groups, to = (g + 1) * plan.leaves / plan.groups;
       for (Index l = from; l < to; ++l) {
-        leaf.run(l * kLeaf, std::min(kLeaf, batch.rows - l * kLeaf), losses, gradient, groups + g * plan.group_size, l == from);
+        leaf.run(l * kLeaf, std::min(kLeaf, batch.rows - l * kLeaf), losses, gradient, code_gradient,
+                 g == 0 ? nullptr : groups + (g - 1) * plan.group_size, l == from);
       }
     }
   });
-  Segment segments[2 * Mlp::kMaxLayers];
-  int count = 0;
+  if (plan.groups == 1) return;
+  Segment segments[4 * Mlp::kMaxLayers];
+  const Segment* end = segments_of(plan.body, gradient, segments);
+  if (plan.code) end = segments_of(*plan.code, *code_gradient, segments + (end - segments));
   Index rows = 0;
-  for (int i = 0; i < net.layers; ++i) {
-    const MlpLayer& layer = net.layer[i];
-    segments[count++] = {plan.weight_sum[i], layer.out, layer.in, gradient.weight[i], gradient.stride[i]};
-    rows += layer.out;
-    if (i == 0 && plan.own_bias()) continue;
-    const Index bias_rows = i == 0 ? net.levels : 1;
-    segments[count++] = {plan.bias_sum[i], bias_rows, layer.out, gradient.bias[i], layer.out};
-    rows += bias_rows;
-  }
-  parallel_for(rows, 16, [&](Index begin, Index end) {
-    for (Index t = begin; t < end; ++t) sum_row(plan, segments, t, groups);
+  for (const Segment* s = segments; s != end; ++s) rows += s->rows;
+  parallel_for(rows, 16, [&](Index first, Index last) {
+    for (Index t = first; t < last; ++t) sum_row(plan, segments, t, groups);
   });
 }
 

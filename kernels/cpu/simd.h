@@ -99,6 +99,13 @@ template <>
 [[maybe_unused, gnu::always_inline]] inline double load<double>(const double* from) {
   return *from;
 }
+/// A vector of doubles from numbers of either kind.
+template <class T>
+TWEEDIE_SIMD Vec<double, kVectorBytes / 8> widened(const T* from) {
+  typename CompilerVector<T, kVectorBytes / 8>::Type x;
+  __builtin_memcpy(&x, from, sizeof(x));
+  return __builtin_convertvector(x, typename CompilerVector<double, kVectorBytes / 8>::Type);
+}
 TWEEDIE_SIMD void store(float* to, float x) { *to = x; }
 TWEEDIE_SIMD void store(double* to, double x) { *to = x; }
 

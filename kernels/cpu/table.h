@@ -36,9 +36,9 @@ template <class T>
 struct AdamFactors {
   T gradient_scale;
   T one_minus_beta1, one_minus_beta2;
-  T decay;      // learning rate * weight decay
-  T step_size;  // learning rate / c1
-  T root_c2;    // sqrt(c2)
+  T decay;            // learning rate * weight decay
+  T step_size;        // learning rate / c1
+  T inverse_root_c2;  // 1 / sqrt(c2)
   T epsilon;
   T one_minus_ema_decay;
 };
@@ -60,6 +60,7 @@ struct Kernels {
   void (*dsm_perturb)(Index batch, Index dim, const T* x0, const T* sigma, const T* eps, T* x);
   void (*langevin_update)(Index n, T drift, T noise, const T* score, const T* z, T* x);
   void (*adam_ema)(const AdamFactors<T>& factors, Index n, const T* gradient, T* p, T* m, T* v, T* ema);
+  double (*sum_squares)(Index n, const T* x);
 };
 
 /// What a dense layer does with its sums z = a W^T.
@@ -90,6 +91,8 @@ struct MlpKernels {
   /// y (rows, out) = a W^T + bias, w (out, in), in a multiple of `lanes`: for outputs that are too few to fill vectors.
   void (*thin)(Index rows, Index in, Index out, const float* a, Index lda, const float* w, const float* bias, float* y,
                Index ldy);
+  /// out (batch, 2 n) = cos, then sin of w_i t_b; |w t| <= 2^20.
+  void (*fourier)(Index batch, Index n, const double* t, const double* w, float* out);
 };
 
 struct TargetTable {

@@ -138,13 +138,13 @@ const Batch& Batches::draw(std::int64_t step) {
   return batch_;
 }
 
-// In blocks of the batch's size.
+// In blocks: an engine packs the weights for each of them. A row's loss does not depend on them.
 double Batches::validation_loss(TrainingEngine& engine, std::span<const float> weights) const {
-  const auto count = static_cast<Index>(valid_rows_.size());
+  const auto count = static_cast<Index>(valid_rows_.size()), size = std::max<Index>(options_.batch, 1024);
   double sum = 0;
   Batch block;
-  for (Index first = 0; first < count; first += options_.batch) {
-    Matrix rows(std::min(options_.batch, count - first), data_.rows.cols());
+  for (Index first = 0; first < count; first += size) {
+    Matrix rows(std::min(size, count - first), data_.rows.cols());
     size_conditions(rows.rows(), block);
     for (Index b = 0; b < rows.rows(); ++b) take_row(valid_rows_[static_cast<std::size_t>(first + b)], b, rows, block);
     const PerturbOptions draws{.sampling = sampling_, .first_row = static_cast<std::uint64_t>(first)};

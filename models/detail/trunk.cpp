@@ -104,18 +104,18 @@ Trunk::Trunk(const char* name, const ContinuousNetworkOptions& options, std::vec
         " frequencies, num_frequencies = ", options.num_frequencies);
   for (const double w : frequencies_) check(std::isfinite(w), name, ": a frequency is ", w, "; all must be finite");
 
-  body_ = 2;
-  if (options.num_classes > 0) label_ = body_++;
-  if (options.covariate_dim > 0) covariate_ = std::exchange(body_, body_ + 3);
-  if (options.learned_variance) log_variance_ = layout_.count() - 2;
+  parts_.body = 2;
+  if (options.num_classes > 0) parts_.label = parts_.body++;
+  if (options.covariate_dim > 0) parts_.covariate = std::exchange(parts_.body, parts_.body + 3);
+  if (options.learned_variance) parts_.log_variance = layout_.count() - 2;
   const auto modulate = [&](Index weight, Index bias) {
     modulations_.push_back({weight, bias, layout_[weight].rows, modulation_size_});
     modulation_size_ += layout_[weight].rows;
   };
   if (options.architecture == Architecture::mlp) {
-    modulate(body_, body_ + 2);
+    modulate(parts_.body, parts_.body + 2);
   } else {
-    for (Index i = 0; i <= options.num_layers; ++i) modulate(body_ + 2 + 6 * i, body_ + 3 + 6 * i);
+    for (Index i = 0; i <= options.num_layers; ++i) modulate(parts_.body + 2 + 6 * i, parts_.body + 3 + 6 * i);
   }
 }
 
@@ -128,7 +128,7 @@ void Trunk::initialise(const Rng& rng, const ParameterLayout& layout, float* fla
     const bool is_weight = tensor.shape.size() == 2;
     if (is_weight) bound = 1 / std::sqrt(static_cast<double>(tensor.cols));
     const auto sub_draw = static_cast<std::uint32_t>(t);
-    if (t == label_) {
+    if (t == parts_.label) {
       rng.normals(Purpose::initialise, 0, 0, rows, sub_draw);
       continue;
     }
@@ -138,12 +138,12 @@ void Trunk::initialise(const Rng& rng, const ParameterLayout& layout, float* fla
     }
   }
   const auto zero = [&](Index t) { std::fill_n(flat + layout[t].offset, layout[t].size(), 0.f); };
-  if (covariate_ >= 0) zero(covariate_ + 2);
-  if (log_variance_ >= 0) zero(log_variance_), zero(log_variance_ + 1);
+  if (parts_.covariate >= 0) zero(parts_.covariate + 2);
+  if (parts_.log_variance >= 0) zero(parts_.log_variance), zero(parts_.log_variance + 1);
   if (options_.architecture == Architecture::residual) {
     for (const Modulation& m : modulations_) zero(m.weight), zero(m.bias);
   }
-  const Index last = (log_variance_ >= 0 ? log_variance_ : layout.count()) - 2;
+  const Index last = (parts_.log_variance >= 0 ? parts_.log_variance : layout.count()) - 2;
   zero(last), zero(last + 1);
 }
 
@@ -185,6 +185,11 @@ void Trunk::check_input(std::span<const VarX<S>> parameters, VarX<S> x, const No
   check(static_cast<Index>(parameters.size()) == layout_.count(), name_, ": ", parameters.size(), " parameter tensors, expected ",
         layout_.count());
   check(x.cols() == options_.data_dim, name_, ": x is ", shape(x.value()), ", the network's dimension is ", options_.data_dim);
+  check_noise(rows, noise);
+}
+
+template <class S>
+void Trunk::check_noise(Index rows, const NoiseInput<S>& noise) const {
   check(static_cast<Index>(noise.sigma.size()) == rows, name_, ": ", noise.sigma.size(), " noise levels for ", rows,
         " rows; give one per row");
   for (const S sigma : noise.sigma) check_sigma(static_cast<double>(sigma));
@@ -199,16 +204,24 @@ void Trunk::check_input(std::span<const VarX<S>> parameters, VarX<S> x, const No
         ": the covariates are ", shape(c), ", expected (", rows, ", ", options_.covariate_dim, "), or no condition at all");
 }
 
-// [cos(w ln sigma), sin(w ln sigma)], in double: a phase of 100 in float would be off by 4e-6.
+// A phase of 100 in float would be off by 4e-6.
 template <class S>
 void Trunk::write_features(std::span<const S> sigma, S* out) const {
   const std::size_t n = frequencies_.size();
-  for (std::size_t b = 0; b < sigma.size(); ++b) {
-    const double at = std::log(static_cast<double>(sigma[b]));
-    S* row = out + b * 2 * n;
-    for (std::size_t i = 0; i < n; ++i) {
-      row[i] = static_cast<S>(std::cos(frequencies_[i] * at));
-      row[n + i] = static_cast<S>(std::sin(frequencies_[i] * at));
+  double at[kLeafRows];
+  for (std::size_t first = 0; first < sigma.size(); first += kLeafRows) {
+    const std::size_t rows = std::min<std::size_t>(kLeafRows, sigma.size() - first);
+    for (std::size_t b = 0; b < rows; ++b) at[b] = std::log(static_cast<double>(sigma[first + b]));
+    S* const to = out + first * 2 * n;
+    if constexpr (sizeof(S) == sizeof(float)) {
+      kernels::fourier_features(static_cast<Index>(rows), static_cast<Index>(n), at, frequencies_.data(), to);
+    } else {
+      for (std::size_t b = 0; b < rows; ++b) {
+        for (std::size_t i = 0; i < n; ++i) {
+          to[2 * n * b + i] = std::cos(frequencies_[i] * at[b]);
+          to[2 * n * b + n + i] = std::sin(frequencies_[i] * at[b]);
+        }
+      }
     }
   }
 }
@@ -242,13 +255,13 @@ void label_rows(const char* name, Index num_classes, const NoiseInput<S>& noise,
 template <class S>
 VarX<S> Trunk::embed(TapeX<S>& tape, std::span<const VarX<S>> p, const NoiseInput<S>& noise) const {
   VarX<S> e = linear(features(tape, noise), p[0], p[1]);  // (B, E)
-  if (label_ >= 0) {
+  if (parts_.label >= 0) {
     static thread_local std::vector<std::int32_t> rows;
     label_rows(name_, options_.num_classes, noise, rows);
-    e = e + gather_rows(p[static_cast<std::size_t>(label_)], rows);
+    e = e + gather_rows(p[static_cast<std::size_t>(parts_.label)], rows);
   }
-  if (covariate_ >= 0) {
-    const auto c = static_cast<std::size_t>(covariate_);
+  if (parts_.covariate >= 0) {
+    const auto c = static_cast<std::size_t>(parts_.covariate);
     const VarX<S> null = p[c + 2];
     if (noise.covariates.empty()) return silu(e + null);
     VarX<S> from = linear(tape.constant(noise.covariates), p[c], p[c + 1]);
@@ -266,7 +279,7 @@ VarX<S> Trunk::embed(TapeX<S>& tape, std::span<const VarX<S>> p, const NoiseInpu
 
 template <class S>
 VarX<S> Trunk::mlp(std::span<const VarX<S>> p, VarX<S> x, VarX<S> e) const {
-  const auto first = static_cast<std::size_t>(body_), end = first + 1 + 2 * static_cast<std::size_t>(options_.num_layers);
+  const auto first = static_cast<std::size_t>(parts_.body), end = first + 1 + 2 * static_cast<std::size_t>(options_.num_layers);
   VarX<S> h = matmul_nt(x, p[first + 1]) + linear(e, p[first], p[first + 2]);
   for (std::size_t t = first + 3; t < end; t += 2) h = linear(silu(h), p[t], p[t + 1]);
   return h;
@@ -308,7 +321,7 @@ void modulated_norm(Index n, const S* h, const S* m, S* out) {
 template <class S>
 VarX<S> Trunk::residual(std::span<const VarX<S>> p, VarX<S> x, VarX<S> e) const {
   const Index hidden = options_.hidden_dim;
-  std::size_t t = static_cast<std::size_t>(body_);
+  std::size_t t = static_cast<std::size_t>(parts_.body);
   VarX<S> h = linear(x, p[t], p[t + 1]);
   t += 2;
   for (Index i = 0; i < options_.num_layers; ++i, t += 6) {
@@ -327,14 +340,14 @@ VarX<S> Trunk::forward(TapeX<S>& tape, std::span<const VarX<S>> p, VarX<S> scale
 
 template <class S>
 VarX<S> Trunk::log_variance(TapeX<S>& tape, std::span<const VarX<S>> p, const NoiseInput<S>& noise) const {
-  if (log_variance_ < 0) return {};
-  const auto t = static_cast<std::size_t>(log_variance_);
+  if (parts_.log_variance < 0) return {};
+  const auto t = static_cast<std::size_t>(parts_.log_variance);
   return linear(features(tape, noise), p[t], p[t + 1]);
 }
 
 PackedMlp Trunk::pack(const float* flat) const {
   if (options_.architecture != Architecture::mlp) return {};
-  return {layout_, flat, body_ + 1, options_.num_layers, options_.data_dim};
+  return {layout_, flat, parts_.body + 1, options_.num_layers, options_.data_dim};
 }
 
 // --- plain kernels over blocks of rows ---------------------------------------------------------------------------------
@@ -372,18 +385,18 @@ void Trunk::embed_rows(const S* flat, const NoiseInput<S>& noise, S* features, S
   const auto add = [&](Index row, const S* from) {
     for (Index i = 0; i < size; ++i) out[row * size + i] += from[i];
   };
-  if (label_ >= 0) {
+  if (parts_.label >= 0) {
     for (Index r = 0; r < rows; ++r) {
       const Index label = noise.labels.empty() ? options_.num_classes : noise.labels[static_cast<std::size_t>(r)];
-      add(r, tensor(label_) + label * size);
+      add(r, tensor(parts_.label) + label * size);
     }
   }
-  if (covariate_ >= 0) {
+  if (parts_.covariate >= 0) {
     const ConstRows<S> c = noise.covariates;
-    for (Index r = 0; r < rows; ++r) add(r, tensor(covariate_ + (c.empty() ? 2 : 1)));
+    for (Index r = 0; r < rows; ++r) add(r, tensor(parts_.covariate + (c.empty() ? 2 : 1)));
     if (!c.empty()) {
       kernels::gemm({.m = rows, .n = size, .k = c.cols(), .transpose_b = true, .beta = 1}, c.data(), c.stride(),
-                    tensor(covariate_), c.cols(), out, size);
+                    tensor(parts_.covariate), c.cols(), out, size);
     }
   }
   kernels::silu(rows * size, out, out);
@@ -425,7 +438,7 @@ struct Trunk::Pass {
   }
 
   void mlp(Index rows, const S* x, S* out) const {
-    const Index first = trunk.body_, hidden = trunk.options_.hidden_dim, end = first + 1 + 2 * trunk.options_.num_layers;
+    const Index first = trunk.parts_.body, hidden = trunk.options_.hidden_dim, end = first + 1 + 2 * trunk.options_.num_layers;
     S *h = work.hidden.data(), *next = work.next.data();
     const ParameterTensor& w = trunk.layout_[first + 1];
     const Modulated bias = modulation(0, rows);
@@ -452,7 +465,7 @@ struct Trunk::Pass {
   void residual(Index rows, const S* x, S* out) const {
     const Index hidden = trunk.options_.hidden_dim;
     S *h = work.hidden.data(), *z = work.next.data(), *y = work.third.data();
-    Index t = trunk.body_;
+    Index t = trunk.parts_.body;
     layer(t, rows, x, h);
     t += 2;
     for (Index i = 0; i < trunk.options_.num_layers; ++i, t += 6) {
@@ -529,7 +542,7 @@ void Trunk::for_blocks(const S* flat, const PackedMlp* packed, ConstRows<S> y, s
 void Trunk::for_traced_blocks(const double* flat, ConstRows<double> y, std::span<const double> sigma, const Condition* condition,
                               const std::function<void(Index, ConstRows<double>, const double*)>& body) const {
   const Index dim = options_.data_dim;
-  const TracedMlp mlp{layout_, flat, body_ + 1, options_.num_layers, dim};
+  const TracedMlp mlp{layout_, flat, parts_.body + 1, options_.num_layers, dim};
   run_blocks(flat, nullptr, y, sigma, condition, [&](const Pass<double>& pass, Index first, Index rows) {
     double trace[kBlockRows];
     const auto bias = pass.modulation(0, rows);
@@ -540,6 +553,8 @@ void Trunk::for_traced_blocks(const double* flat, ConstRows<double> y, std::span
 }
 
 #define TWEEDIE_INSTANTIATE(S)                                                                                    \
+  template void Trunk::check_noise(Index, const NoiseInput<S>&) const;                                            \
+  template void Trunk::write_features(std::span<const S>, S*) const;                                              \
   template void Trunk::check_input(std::span<const VarX<S>>, VarX<S>, const NoiseInput<S>&) const;                \
   template VarX<S> Trunk::forward(TapeX<S>&, std::span<const VarX<S>>, VarX<S>, const NoiseInput<S>&) const;      \
   template VarX<S> Trunk::log_variance(TapeX<S>&, std::span<const VarX<S>>, const NoiseInput<S>&) const;          \

@@ -28,7 +28,10 @@ class Trunk {
 
   // On the tape.
 
-  /// Throws UsageError unless parameters, x (B, D), sigma and condition fit.
+  /// Throws UsageError unless sigma and condition fit `rows` rows.
+  template <class S>
+  void check_noise(Index rows, const NoiseInput<S>& noise) const;
+  /// The same, and parameters and x (B, D).
   template <class S>
   void check_input(std::span<const VarX<S>> parameters, VarX<S> x, const NoiseInput<S>& noise) const;
   /// F (B, D) of x' = c_in x.
@@ -40,6 +43,14 @@ class Trunk {
 
   // By plain kernels.
 
+  /// First tensors of the parts; -1: absent. An mlp's body is the embedding's weight, then weight and bias of each layer.
+  struct Parts {
+    Index label = -1, covariate = -1, body = 0, log_variance = -1;
+  };
+  const Parts& parts() const { return parts_; }
+  /// out (rows, 2 num_frequencies) = [cos(w ln sigma), sin(w ln sigma)], the phases in double.
+  template <class S>
+  void write_features(std::span<const S> sigma, S* out) const;
   /// The body's layers for the fused kernel; none for a residual one.
   PackedMlp pack(const float* flat) const;
   /// Calls body(first, x' = c_in y (rows, D), F (rows, D)) for blocks of rows, on the library's threads. Arguments are checked.
@@ -69,8 +80,6 @@ class Trunk {
   template <class S>
   VarX<S> features(TapeX<S>& tape, const NoiseInput<S>& noise) const;
   template <class S>
-  void write_features(std::span<const S> sigma, S* out) const;
-  template <class S>
   VarX<S> embed(TapeX<S>& tape, std::span<const VarX<S>> p, const NoiseInput<S>& noise) const;
   template <class S>
   VarX<S> mlp(std::span<const VarX<S>> p, VarX<S> x, VarX<S> e) const;
@@ -83,7 +92,7 @@ class Trunk {
   ContinuousNetworkOptions options_;
   std::vector<double> frequencies_;
   ParameterLayout layout_;
-  Index label_ = -1, covariate_ = -1, body_ = 0, log_variance_ = -1;  // first tensors of the parts; -1: absent
+  Parts parts_;
   std::vector<Modulation> modulations_;
   Index modulation_size_ = 0;
 };

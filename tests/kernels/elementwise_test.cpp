@@ -314,3 +314,62 @@ TEST_CASE("element-wise kernels refuse what they cannot mean") {
     CHECK_THROWS_AS(adam_ema(second, 1, x, x, x, x, x), UsageError);
   }
 }
+
+TEST_CASE("fourier_features: every quadrant, huge phases, tails of the vectors; what is not finite") {
+  for (const Index n : kSizes) {
+    const Index batch = 50;
+    std::vector<double> t, w;
+    Uniform next(3);
+    for (Index b = 0; b < batch; ++b) t.push_back(b < 40 ? 10 * next() : 1e9 * next());  // phases up to 2^21 and far beyond
+    for (Index i = 0; i < n; ++i) w.push_back(i % 4 == 0 ? 2e5 * next() : 5 * next());
+    if (n > 1) w[0] = 0;
+    t[0] = 0, t[1] = 1.5707963267948966;
+    on_every_target([&] {
+      std::vector<float> out(static_cast<std::size_t>(batch * 2 * n), kNaN<float>);
+      fourier_features(batch, n, t.data(), w.data(), out.data());
+      double worst = 0;
+      for (Index b = 0; b < batch; ++b) {
+        for (Index i = 0; i < n; ++i) {
+          const double p = w[static_cast<std::size_t>(i)] * t[static_cast<std::size_t>(b)];
+          const double allowed = 1.01 * kUnit<float> * (1 + 0x1p-28 * std::fabs(p));
+          const auto at = static_cast<std::size_t>(2 * n * b + i);
+          for (const double miss : {out[at] - std::cos(p), out[at + static_cast<std::size_t>(n)] - std::sin(p)}) {
+            worst = std::max(worst, std::isnan(miss) ? HUGE_VAL : std::fabs(miss) / allowed);
+          }
+        }
+      }
+      CHECK(worst <= 1);
+    });
+  }
+  const double bad = kNaN<double>, one = 1;
+  float out[2] = {0, 0};
+  fourier_features(1, 1, &bad, &one, out);
+  CHECK(std::isnan(out[0]));
+  CHECK(std::isnan(out[1]));
+  CHECK_THROWS_AS(fourier_features(-1, 1, &one, &one, out), UsageError);
+}
+
+TEST_CASE_TEMPLATE("sum_squares: within its bound, the same bits on every target, what is not finite shows", T, float, double) {
+  for (const Index n : {0, 1, 31, 32, 33, 4096, 5000}) {
+    std::vector<T> x = uniform<T>(n, 12);
+    for (Index i = 0; i < n; i += 7) x[static_cast<std::size_t>(i)] *= static_cast<T>(1e-20);
+    long double expected = 0;
+    for (const T v : x) expected += static_cast<long double>(v) * static_cast<long double>(v);
+    const double wide = static_cast<double>(expected);
+    std::vector<double> sums;
+    on_every_target([&] {
+      sums.push_back(sum_squares(n, x.data()));
+      CHECK(std::fabs(sums.back() - wide) <= (static_cast<double>(n) / 32 + 6) * 0x1p-53 * wide);
+      CHECK(sums.back() == sums.front());
+      if (n > 32) {
+        for (const Index at : {Index{0}, n - 1}) {
+          std::vector<T> bad = x;
+          bad[static_cast<std::size_t>(at)] = kNaN<T>;
+          CHECK(std::isnan(sum_squares(n, bad.data())));
+        }
+      }
+    });
+  }
+  const T one = 1;
+  CHECK_THROWS_AS(sum_squares(-1, &one), UsageError);
+}

@@ -130,6 +130,9 @@ TEST_CASE("a training step in its steady state allocates nothing") {
       const Make make = [architecture](Index hidden_dim) { return continuous(architecture, hidden_dim); };
       const TrainOptions options{.batch = 64, .sigma_sampling = SigmaSampling::continuous, .condition_dropout = .2};
       CHECK(allocations_of(count, options, 32, make) == 0);
+      TrainOptions on_tape = options;
+      on_tape.engine = "tape";
+      CHECK(allocations_of(count, on_tape, 32, make) == 0);
     }
     CHECK(allocations_of(count, {.batch = 64, .sigma_sampling = SigmaSampling::continuous}, 32, energy) == 0);
     CHECK(allocations_of(count, {.objective = Sliced{.num_projections = 2}, .batch = 64}, 32) == 0);
