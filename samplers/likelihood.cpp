@@ -133,7 +133,8 @@ LogDensity log_density(const ScoreModel& model, ConstRows<double> x, const LogDe
                           .controlled = d + 1,
                           .bound = 1e6 * largest,
                           .bounded = d,
-                          .chunk_rows = std::max(options.chunk_rows, model.least_rows()),
+                          .chunk_rows = options.chunk_rows,
+                          .least_rows = model.least_rows(),
                           .progress = &options.progress},
                          at.sigma.low, at.sigma.high, field(model, options, rng), state, evaluations);
   LogDensity result;

@@ -141,7 +141,8 @@ void own_steps(const ScoreModel& model, const Way& w, const ProbabilityFlowOptio
                           .atol = options.atol,
                           .max_steps = options.max_steps,
                           .bound = 1e6 * largest,
-                          .chunk_rows = std::max(options.chunk_rows, model.least_rows()),
+                          .chunk_rows = options.chunk_rows,
+                          .least_rows = model.least_rows(),
                           .progress = &options.progress},
                          w.from, w.to, field, state, evaluations);
   samples.x = MatrixX<S>(ConstRows<double>(state.view()));

@@ -13,6 +13,7 @@
 #include "tweedie/core/random.h"
 #include "tweedie/kernels/cuda/device.h"
 #include "tweedie/kernels/cuda/mlp_forward.h"
+#include "tweedie/kernels/reference/mlp_divergence.h"
 #include "tweedie/kernels/reference/mlp_forward.h"
 
 namespace tweedie::testing {
@@ -78,24 +79,11 @@ class ReferenceDevice final : public kernels::cuda::Device {
   void mlp_divergence(const kernels::cuda::MlpDivergenceInput& in) override {
     if (in.batch == 0) return;
     ++derivatives;
-    const Index dim = in.net.layer[0].in;
+    std::vector<int> level;
     for (Index b = 0; b < in.batch; ++b) {
-      const int level = in.level != nullptr ? in.level[b] : static_cast<int>(std::min<Index>(b, in.net.levels - 1));
-      double trace = 0;
-      for (Index d = 0; d < (in.probe != nullptr ? 1 : dim); ++d) {
-        std::vector<double> h(in.x + b * dim, in.x + (b + 1) * dim), tangent(static_cast<std::size_t>(dim));
-        if (in.probe != nullptr) {
-          tangent.assign(in.probe + b * dim, in.probe + (b + 1) * dim);
-        } else {
-          tangent[static_cast<std::size_t>(d)] = 1;
-        }
-        differentiate(in.net, level, h, tangent);
-        std::copy(h.begin(), h.end(), in.out + b * dim);
-        if (in.probe != nullptr) std::copy(tangent.begin(), tangent.end(), in.jvp + b * dim);
-        trace += tangent[static_cast<std::size_t>(d)];
-      }
-      if (in.probe == nullptr) in.divergence[b] = trace;
+      level.push_back(in.level != nullptr ? in.level[b] : static_cast<int>(std::min<Index>(b, in.net.levels - 1)));
     }
+    kernels::reference::mlp_divergence(in.net, in.batch, in.x, level.data(), in.probe, in.out, in.jvp, in.divergence);
   }
 
  private:
@@ -106,28 +94,6 @@ class ReferenceDevice final : public kernels::cuda::Device {
     std::vector<double> out(static_cast<std::size_t>(batch * net.layer[net.layers - 1].out));
     kernels::reference::mlp_forward(net, batch, from.data(), level.data(), out.data());
     return out;
-  }
-
-  // h becomes F(h), tangent J tangent.
-  static void differentiate(const kernels::cuda::MlpD& net, int level, std::vector<double>& h, std::vector<double>& tangent) {
-    for (int i = 0; i < net.layers; ++i) {
-      const kernels::cuda::MlpLayerD& layer = net.layer[i];
-      std::vector<double> next(static_cast<std::size_t>(layer.out)), next_tangent(next.size());
-      for (int n = 0; n < layer.out; ++n) {
-        double sum = layer.bias[(i == 0 ? Index{level} * layer.out : 0) + n], along = 0;
-        for (int k = 0; k < layer.in; ++k) {
-          const double w = layer.weight[Index{n} * layer.in + k];
-          sum += w * h[static_cast<std::size_t>(k)];
-          along += w * tangent[static_cast<std::size_t>(k)];
-        }
-        const double sigmoid = 1 / (1 + std::exp(-sum));
-        const bool last = i + 1 == net.layers;
-        next[static_cast<std::size_t>(n)] = last ? sum : sum * sigmoid;
-        next_tangent[static_cast<std::size_t>(n)] = along * (last ? 1 : sigmoid * (1 + sum * (1 - sigmoid)));
-      }
-      h = next;
-      tangent = next_tangent;
-    }
   }
 
   std::string name_ = "reference:0, loops on the host";
