@@ -9,6 +9,7 @@
 
 #include "tweedie/autodiff/ops.h"
 #include "tweedie/models/detail/parametrisation.h"
+#include "tweedie/models/detail/perceptron.h"
 #include "tweedie/models/detail/trunk.h"
 
 namespace tweedie {
@@ -190,6 +191,24 @@ void ContinuousScoreNetwork::divergence(ConstRows<double> y, std::span<const dou
     }
   };
   trunk_->for_traced_blocks(flat->data(), y, sigma, condition, std::ref(finish));
+}
+
+detail::Perceptron ContinuousScoreNetwork::perceptron() const { return trunk_->perceptron(); }
+
+detail::PerceptronRows ContinuousScoreNetwork::perceptron_rows(std::span<const double> sigma, const Condition* condition,
+                                                               Index rows) const {
+  if (options_.architecture != Architecture::mlp) return Network::perceptron_rows(sigma, condition, rows);
+  detail::PerceptronRows result;
+  result.bias = trunk_->first_bias(parameters_in<double>()->data(), sigma, condition, rows);
+  result.rows = result.bias.rows();
+  for (Index r = 0; r < result.rows; ++r) {
+    const double at = sigma[sigma.size() == 1 ? 0 : static_cast<std::size_t>(r)];
+    const Coefficients c = coefficients(options_, at);
+    result.x.push_back(c.a / at);
+    result.f.push_back(c.b / at);
+    result.input.push_back(trunk_->c_in(at));
+  }
+  return result;
 }
 
 }  // namespace tweedie

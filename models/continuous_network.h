@@ -122,6 +122,8 @@ class TWEEDIE_API ContinuousScoreNetwork final : public Network {
   Strings config() const override;
   std::map<std::string, std::vector<double>> buffers() const override;
   std::unique_ptr<Network> clone() const override;
+  detail::Perceptron perceptron() const override;
+  detail::PerceptronRows perceptron_rows(std::span<const double> sigma, const Condition* condition, Index rows) const override;
 
  private:
   template <class S>

@@ -9,6 +9,7 @@
 #include "tweedie/autodiff/ops.h"
 #include "tweedie/core/parallel.h"
 #include "tweedie/models/detail/noise_rows.h"
+#include "tweedie/models/detail/perceptron.h"
 
 namespace tweedie {
 
@@ -40,6 +41,12 @@ void Network::parameters_changed() {
 Var Network::log_variance(Tape&, std::span<const Var>, const NoiseInput<float>&) const { return {}; }
 VarD Network::log_variance(TapeD&, std::span<const VarD>, const NoiseInput<double>&) const { return {}; }
 
+detail::Perceptron Network::perceptron() const { return {}; }
+detail::PerceptronRows Network::perceptron_rows(std::span<const double>, const Condition*, Index) const {
+  fail(name(),
+       ": this network is no perceptron, and a device computes those alone; train one with --net mlp, or use --device cpu");
+}
+
 template <class S>
 std::shared_ptr<const Buffer<S>> Network::parameters_in() const {
   const auto build = [this] {
@@ -52,30 +59,6 @@ std::shared_ptr<const Buffer<S>> Network::parameters_in() const {
   } else {
     return copy_double_.get(build);
   }
-}
-
-template <class S>
-void Network::check_rows(ConstRows<S> y, std::span<const S> sigma, const Condition* condition, Rows<S> out) const {
-  check(y.cols() == dim(), name(), ": y is ", shape(y), ", the network's dimension is ", dim());
-  check(out.rows() == y.rows() && out.cols() == y.cols(), name(), ": out is ", shape(out), ", y is ", shape(y),
-        "; give them the same shape");
-  check(sigma.size() == 1 || static_cast<Index>(sigma.size()) == y.rows(), name(), ": ", sigma.size(), " noise levels for ",
-        y.rows(), " rows; give one for all or one per row");
-  if (condition == nullptr || (condition->labels.empty() && condition->covariates.empty())) return;
-  check(num_classes() > 0 || covariate_dim() > 0, name(), ": this network takes no condition; pass nullptr");
-  const auto labels = static_cast<Index>(condition->labels.size());
-  check((num_classes() > 0) == (labels > 0), name(), ": the network has ", num_classes(), " classes and ", labels,
-        " labels are given with the condition; give what it was trained with, or no condition at all");
-  check(labels <= 1 || labels == y.rows(), name(), ": ", labels, " labels for ", y.rows(),
-        " rows; give one for all or one per row");
-  for (const std::int32_t label : condition->labels) {
-    check(label >= 0 && label < num_classes(), name(), ": label ", label, ", expected 0 to ", num_classes() - 1);
-  }
-  const ConstRows<float> covariates = condition->covariates;
-  check((covariates.empty() ? 0 : covariates.cols()) == covariate_dim(), name(), ": the covariates are ", shape(covariates),
-        ", the network has ", covariate_dim(), " columns of them; give what it was trained with, or no condition at all");
-  check(covariates.empty() || covariates.rows() == 1 || covariates.rows() == y.rows(), name(), ": covariates ", shape(covariates),
-        " for ", y.rows(), " rows; give one row for all or one per row");
 }
 
 // body(tape, x, s, first row) for each block of rows, x (rows, D) a variable and s its score on the thread's tape.
@@ -130,11 +113,6 @@ void Network::vjp(ConstRows<double> y, std::span<const double> sigma, const Cond
   });
 }
 
-void Network::check_traces(ConstRows<double> y, std::span<const double> out) const {
-  check(static_cast<Index>(out.size()) == y.rows(), name(), ": divergence has room for ", out.size(), " values, y has ", y.rows(),
-        " rows");
-}
-
 void Network::divergence(ConstRows<double> y, std::span<const double> sigma, const Condition* condition, Rows<double> score,
                          std::span<double> out) const {
   check_rows(y, sigma, condition, score);
@@ -172,7 +150,6 @@ VarX<S> tape_score(const Network& network, TapeX<S>& tape, std::span<const VarX<
 
 #define TWEEDIE_INSTANTIATE(S)                                                                             \
   template std::shared_ptr<const Buffer<S>> Network::parameters_in() const;                                \
-  template void Network::check_rows(ConstRows<S>, std::span<const S>, const Condition*, Rows<S>) const;    \
   template void Network::score_on_tape(ConstRows<S>, std::span<const S>, const Condition*, Rows<S>) const; \
   template std::vector<VarX<S>> parameter_vars(TapeX<S>&, const ParameterLayout&, const S*);               \
   template VarX<S> tape_score(const Network&, TapeX<S>&, std::span<const VarX<S>>, VarX<S>, const NoiseInput<S>&);

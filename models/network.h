@@ -26,6 +26,11 @@
 
 namespace tweedie {
 
+namespace detail {
+struct Perceptron;      // detail/perceptron.h
+struct PerceptronRows;  // detail/perceptron.h
+}  // namespace detail
+
 /// Names and values as a file's metadata holds them.
 using Strings = std::map<std::string, std::string, std::less<>>;
 
@@ -109,6 +114,13 @@ class TWEEDIE_API Network : public ScoreModel {
   void divergence(ConstRows<double> y, std::span<const double> sigma, const Condition* condition, Rows<double> score,
                   std::span<double> out) const override;
 
+  // For backends that compute perceptrons alone (device_score.h).
+
+  /// The linear layers of a network that is one perceptron between linear maps (detail/perceptron.h); none of any other.
+  virtual detail::Perceptron perceptron() const;
+  /// Those maps at the noise and under the condition of `rows` rows. Throws UsageError for a sigma outside the range.
+  virtual detail::PerceptronRows perceptron_rows(std::span<const double> sigma, const Condition* condition, Index rows) const;
+
   /// What a checkpoint stores to build the same network again, as flat strings (config.<name>); name() tells the kind.
   virtual Strings config() const = 0;
   /// Fixed numbers that a checkpoint stores beside the parameters, as vectors under their names (Fourier frequencies).
@@ -119,13 +131,6 @@ class TWEEDIE_API Network : public ScoreModel {
  protected:
   explicit Network(ParameterLayout layout);
 
-  /// The checks a network's score() starts with, but sigma's range, which is the network's. A condition must fit num_classes()
-  /// and covariate_dim(), be given for all that the network knows or for nothing (nullptr or empty), and have one entry for all
-  /// rows or one per row.
-  template <class S>
-  void check_rows(ConstRows<S> y, std::span<const S> sigma, const Condition* condition, Rows<S> out) const;
-  /// The check of divergence()'s out.
-  void check_traces(ConstRows<double> y, std::span<const double> out) const;
   /// score() through scaled_score() on a tape, for networks without a faster path.
   template <class S>
   void score_on_tape(ConstRows<S> y, std::span<const S> sigma, const Condition* condition, Rows<S> out) const;

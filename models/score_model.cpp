@@ -75,6 +75,44 @@ void ScoreModel::check_arguments(ConstRows<S> y, std::span<const S> sigma, const
 template void ScoreModel::check_arguments(ConstRows<float>, std::span<const float>, const Condition*, Rows<float>) const;
 template void ScoreModel::check_arguments(ConstRows<double>, std::span<const double>, const Condition*, Rows<double>) const;
 
+template <class S>
+void ScoreModel::check_rows(ConstRows<S> y, std::span<const S> sigma, const Condition* condition, Rows<S> out) const {
+  check(y.cols() == dim(), name(), ": y is ", shape(y), ", the network's dimension is ", dim());
+  check(out.rows() == y.rows() && out.cols() == y.cols(), name(), ": out is ", shape(out), ", y is ", shape(y),
+        "; give them the same shape");
+  check(sigma.size() == 1 || static_cast<Index>(sigma.size()) == y.rows(), name(), ": ", sigma.size(), " noise levels for ",
+        y.rows(), " rows; give one for all or one per row");
+  if (condition == nullptr || (condition->labels.empty() && condition->covariates.empty())) return;
+  check(num_classes() > 0 || covariate_dim() > 0, name(), ": this network takes no condition; pass nullptr");
+  const auto labels = static_cast<Index>(condition->labels.size());
+  check((num_classes() > 0) == (labels > 0), name(), ": the network has ", num_classes(), " classes and ", labels,
+        " labels are given with the condition; give what it was trained with, or no condition at all");
+  check(labels <= 1 || labels == y.rows(), name(), ": ", labels, " labels for ", y.rows(),
+        " rows; give one for all or one per row");
+  for (const std::int32_t label : condition->labels) {
+    check(label >= 0 && label < num_classes(), name(), ": label ", label, ", expected 0 to ", num_classes() - 1);
+  }
+  const ConstRows<float> covariates = condition->covariates;
+  check((covariates.empty() ? 0 : covariates.cols()) == covariate_dim(), name(), ": the covariates are ", shape(covariates),
+        ", the network has ", covariate_dim(), " columns of them; give what it was trained with, or no condition at all");
+  check(covariates.empty() || covariates.rows() == 1 || covariates.rows() == y.rows(), name(), ": covariates ", shape(covariates),
+        " for ", y.rows(), " rows; give one row for all or one per row");
+}
+
+template void ScoreModel::check_rows(ConstRows<float>, std::span<const float>, const Condition*, Rows<float>) const;
+template void ScoreModel::check_rows(ConstRows<double>, std::span<const double>, const Condition*, Rows<double>) const;
+
+void ScoreModel::check_traces(ConstRows<double> y, std::span<const double> out) const {
+  check(static_cast<Index>(out.size()) == y.rows(), name(), ": divergence has room for ", out.size(), " values, y has ", y.rows(),
+        " rows");
+}
+
+bool ScoreModel::has_chain(std::span<const double>) const { return false; }
+
+void ScoreModel::run_chain(const LinearChain&, const Condition*, Rows<float>, Rows<float>, std::span<std::int32_t>) const {
+  fail(name(), ": this model runs no chains of steps; evaluate its score() step by step");
+}
+
 void ScoreModel::check_derivative(ConstRows<double> y, std::span<const double> sigma, const Condition* condition,
                                   ConstRows<double> v, Rows<double> score, Rows<double> out) const {
   check_arguments(y, sigma, condition, score);

@@ -11,6 +11,7 @@
 #include <span>
 
 #include "tweedie/core/matrix.h"
+#include "tweedie/models/linear_chain.h"
 
 namespace tweedie {
 
@@ -66,6 +67,19 @@ class TWEEDIE_API ScoreModel {
   virtual void divergence(ConstRows<double> y, std::span<const double> sigma, const Condition* condition, Rows<double> score,
                           std::span<double> out) const;
 
+  // Whole chains, in float: a capability of models on a device (device_score.h), where one launch runs all steps.
+
+  /// Whether run_chain() takes evaluations at these noise levels. The default: no.
+  virtual bool has_chain(std::span<const double> sigma) const;
+  /// Takes x (n, D), row r of which is row first_row + r of the stream, through all steps. m (n, D), in place, or empty: it
+  /// starts at 0 and is not kept. The condition has one entry for all rows. diverged (n): the first step after which the row was
+  /// beyond the bound, counted from 0; as many as there are steps for a row that never was. Throws UsageError for wrong shapes
+  /// and for levels that has_chain() does not name; the default always.
+  virtual void run_chain(const LinearChain& chain, const Condition* condition, Rows<float> x, Rows<float> m,
+                         std::span<std::int32_t> diverged) const;
+  /// The fewest rows that a call should have, for speed: a device is idle with less. Samplers cut their rows so.
+  virtual Index least_rows() const { return 1; }
+
   /// A short name for messages and reports.
   virtual const char* name() const = 0;
 
@@ -73,7 +87,14 @@ class TWEEDIE_API ScoreModel {
   /// The checks every score() starts with; `sigma` has 1 or B entries within the range.
   template <class S>
   void check_arguments(ConstRows<S> y, std::span<const S> sigma, const Condition* condition, Rows<S> out) const;
-  /// The checks every jvp() and vjp() starts with: the same, and all of y's shape.
+  /// The checks of a model that can be conditioned, but sigma's range, which is the model's own. A condition must fit
+  /// num_classes() and covariate_dim(), be given for all that the model knows or for nothing (nullptr or empty), and have one
+  /// entry for all rows or one per row.
+  template <class S>
+  void check_rows(ConstRows<S> y, std::span<const S> sigma, const Condition* condition, Rows<S> out) const;
+  /// The check of divergence()'s out.
+  void check_traces(ConstRows<double> y, std::span<const double> out) const;
+  /// The checks every jvp() and vjp() starts with: check_arguments(), and all of y's shape.
   void check_derivative(ConstRows<double> y, std::span<const double> sigma, const Condition* condition, ConstRows<double> v,
                         Rows<double> score, Rows<double> out) const;
 };

@@ -12,6 +12,7 @@
 #include "tweedie/models/detail/linear_rows.h"
 #include "tweedie/models/detail/mlp_trace.h"
 #include "tweedie/models/detail/packed_mlp.h"
+#include "tweedie/models/detail/perceptron.h"
 
 namespace tweedie {
 
@@ -378,6 +379,32 @@ void NoiseConditionalScoreNetwork::divergence(ConstRows<double> y, std::span<con
       }
     }
   });
+}
+
+detail::Perceptron NoiseConditionalScoreNetwork::perceptron() const { return {.first = 1, .layers = options_.num_layers}; }
+
+detail::PerceptronRows NoiseConditionalScoreNetwork::perceptron_rows(std::span<const double> sigma, const Condition*,
+                                                                     Index rows) const {
+  const std::shared_ptr<const Folded<double>> folded = this->folded<double>();
+  std::vector<Place> places;
+  for (const double s : sigma) places.push_back(locate(levels_, s));
+  detail::PerceptronRows result;
+  result.rows = sigma.size() == 1 ? 1 : rows;
+  result.terms = std::any_of(places.begin(), places.end(), [](const Place& place) { return place.far != 0; }) ? 2 : 1;
+  const auto n = static_cast<std::size_t>(result.rows);
+  result.x.assign(n, 0);
+  result.input.assign(n, 1);
+  result.bias = MatrixD(result.terms * result.rows, options_.hidden_dim);
+  for (Index term = 0; term < result.terms; ++term) {
+    for (Index r = 0; r < result.rows; ++r) {
+      const auto at = static_cast<std::size_t>(r);
+      const Place& place = places[at];
+      result.f.push_back((term == 0 ? place.near : place.far) / sigma[at]);
+      const auto bias = folded->bias.row(place.level + (place.far != 0 ? term : 0));
+      std::copy(bias.begin(), bias.end(), result.bias.row(term * result.rows + r).begin());
+    }
+  }
+  return result;
 }
 
 }  // namespace tweedie

@@ -67,6 +67,8 @@ class TWEEDIE_API NoiseConditionalScoreNetwork final : public Network {
   VarD scaled_score(TapeD& tape, std::span<const VarD> parameters, VarD x, const NoiseInput<double>& noise) const override;
   Strings config() const override;
   std::unique_ptr<Network> clone() const override;
+  detail::Perceptron perceptron() const override;
+  detail::PerceptronRows perceptron_rows(std::span<const double> sigma, const Condition* condition, Index rows) const override;
 
  private:
   // What inference reads, in S.

@@ -39,6 +39,10 @@ void make_frames(const RunOptions& options, SamplesX<S>& samples) {
 
 }  // namespace
 
+std::string step_place(std::int64_t step, std::int64_t steps, double sigma) {
+  return join("step ", step, " of ", steps, " (sigma = ", sigma, ")");
+}
+
 Index even_chunk(Index rows, Index most) {
   constexpr Index kBlock = 8;
   const Index workers = threads(), share = (rows + workers - 1) / workers;
@@ -96,15 +100,15 @@ void Chunk<S>::diverged(const std::string& where) const {
 
 template <class S>
 std::string Chunk<S>::at_step(double sigma) const {
-  return join("step ", step_, " of ", options_.steps, " (sigma = ", sigma, ")");
+  return step_place(step_, options_.steps, sigma);
 }
 
 template <class S>
-void Chunk<S>::count_step() {
+void Chunk<S>::count_steps(std::int64_t count) {
   if (stop_) throw Stopped();
-  ++step_;
+  step_ += count;
   if (options_.save_every > 0 && step_ % options_.save_every == 0) save();
-  if (step_ - reported_ == kReportSteps || step_ == options_.steps) {
+  if (step_ - reported_ >= kReportSteps || step_ == options_.steps) {
     progress_.add((step_ - reported_) * rows());
     reported_ = step_;
   }
@@ -119,8 +123,8 @@ void Chunk<S>::save() {
 
 namespace {
 
-Index chunk_rows(const RunOptions& options, Index rows) {
-  return options.together ? std::max<Index>(rows, 1) : even_chunk(rows, options.chunk_rows);
+Index chunk_rows(const ScoreModel& model, const RunOptions& options, Index rows) {
+  return options.together ? std::max<Index>(rows, 1) : std::max(even_chunk(rows, options.chunk_rows), model.least_rows());
 }
 
 }  // namespace
@@ -136,7 +140,7 @@ void run_chunks(const ScoreModel& model, const RunOptions& options, const Rng& r
   check(options.steps >= 0 && options.steps < std::int64_t{1} << 32, options.sampler, ": ", options.steps,
         " steps; give 0 to 2^32 - 1");
   make_frames(options, samples);
-  const Index n = samples.x.rows(), rows = chunk_rows(options, n);
+  const Index n = samples.x.rows(), rows = chunk_rows(model, options, n);
   ProgressReport progress(options, options.steps * n);
   std::atomic<bool> stop = false;  // one chunk has failed or was cancelled: the others end too
   std::atomic<std::int64_t> evaluations = 0;

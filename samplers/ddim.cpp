@@ -14,17 +14,15 @@ SamplesX<S> run(const ScoreModel& model, const std::vector<double>& sigmas, Matr
   check(options.eta >= 0 && options.eta <= 1, "ddim: eta = ", options.eta, " must lie in [0, 1]: 0 is the flow, 1 is ancestral");
   const std::int64_t steps = detail::intervals(sigmas);
   const detail::StepRun step_run{"ddim", steps, steps, sigmas.front(), "use more intervals, or train the model further"};
-  return detail::run_steps(model, std::move(x), step_run, options, rng, [&](detail::Chunk<S>& chunk) {
-    for (std::size_t i = 0; i + 1 < sigmas.size(); ++i) {
-      const double from = sigmas[i], to = sigmas[i + 1], tau = (from - to) * (from + to) / (from * from);
-      const double keep = std::sqrt(1 - options.eta * options.eta * tau), noise = to * options.eta * std::sqrt(tau);
-      chunk.score(from);
-      if (noise > 0) chunk.normals(Purpose::sde, static_cast<std::uint32_t>(i));
-      // (x - x0) / sigma = -sigma s.
-      detail::affine_step(chunk, 1, from * (from - to * keep), noise);
-      chunk.finish_step(from);
-    }
-  });
+  std::vector<detail::ListedStep> list;
+  for (std::size_t i = 0; i + 1 < sigmas.size(); ++i) {
+    const double from = sigmas[i], to = sigmas[i + 1], tau = (from - to) * (from + to) / (from * from);
+    const double keep = std::sqrt(1 - options.eta * options.eta * tau), noise = to * options.eta * std::sqrt(tau);
+    const auto step = static_cast<std::uint32_t>(i);
+    // (x - x0) / sigma = -sigma s.
+    list.push_back({{.sigma = from, .x_s = from * (from - to * keep), .x_z = noise, .draw = step}, step, from});
+  }
+  return detail::run_list(model, std::move(x), step_run, options, rng, list);
 }
 
 }  // namespace

@@ -14,19 +14,23 @@ SamplesX<S> run(const ScoreModel& model, const Process& process, MatrixX<S> x, c
   check(options.steps >= 1, "ddpm: steps = ", options.steps, " must be at least 1");
   const detail::StepRun step_run{"ddpm", options.steps, options.steps, process.prior_std(),
                                  "use more steps, or train the model further"};
-  return detail::run_steps(model, std::move(x), step_run, options, rng, [&](detail::Chunk<S>& chunk) {
-    const double n = static_cast<double>(options.steps);
-    for (Index i = 0; i < options.steps; ++i) {
-      const double t = static_cast<double>(options.steps - i) / n, next = static_cast<double>(options.steps - i - 1) / n;
-      const double a = process.alpha(t) / process.alpha(next), b = (1 - a) * (1 + a);
-      const double noise = std::sqrt(b) * process.sigma(next) / process.sigma(t);
-      process_score(model, process, t, ConstRows<S>(chunk.x), chunk.s.view());
-      ++chunk.evaluations;
-      if (noise > 0) chunk.normals(Purpose::sde, static_cast<std::uint32_t>(i));
-      detail::affine_step(chunk, 1 / a, b / a, noise);
-      chunk.finish_step(process.ratio(t));
-    }
-  });
+  const double n = static_cast<double>(options.steps);
+  std::vector<detail::ListedStep> list;
+  for (Index i = 0; i < options.steps; ++i) {
+    const double t = static_cast<double>(options.steps - i) / n, next = static_cast<double>(options.steps - i - 1) / n;
+    const double a = process.alpha(t) / process.alpha(next), b = (1 - a) * (1 + a);
+    const double noise = std::sqrt(b) * process.sigma(next) / process.sigma(t);
+    const double sigma = process.ratio(t), inverse = 1 / process.alpha(t);
+    list.push_back({{.sigma = sigma,
+                     .input = inverse,
+                     .x_x = 1 / a,
+                     .x_s = b / a * inverse,
+                     .x_z = noise,
+                     .draw = static_cast<std::uint32_t>(i)},
+                    i,
+                    sigma});
+  }
+  return detail::run_list(model, std::move(x), step_run, options, rng, list);
 }
 
 }  // namespace

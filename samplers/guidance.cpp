@@ -113,6 +113,13 @@ void Conditioned::divergence(ConstRows<double> y, std::span<const double> sigma,
   model_.divergence(y, sigma, &condition, score, out);
 }
 
+void Conditioned::run_chain(const LinearChain& chain, const Condition* none, Rows<float> x, Rows<float> m,
+                            std::span<std::int32_t> diverged) const {
+  check_none(name(), none);
+  const Condition condition = condition_.view();
+  model_.run_chain(chain, &condition, x, m, diverged);
+}
+
 // --- classifier-free guidance ------------------------------------------------------------------------------------------
 
 Guided::Guided(const ScoreModel& model, double weight, OwnedCondition condition)

@@ -63,6 +63,10 @@ class TWEEDIE_API Conditioned final : public ScoreModel {
            Rows<double> out) const override;
   void divergence(ConstRows<double> y, std::span<const double> sigma, const Condition* none, Rows<double> score,
                   std::span<double> out) const override;
+  bool has_chain(std::span<const double> sigma) const override { return model_.has_chain(sigma); }
+  void run_chain(const LinearChain& chain, const Condition* none, Rows<float> x, Rows<float> m,
+                 std::span<std::int32_t> diverged) const override;
+  Index least_rows() const override { return model_.least_rows(); }
   const char* name() const override { return name_.c_str(); }
 
  private:
@@ -98,6 +102,7 @@ class TWEEDIE_API Guided final : public ScoreModel {
            Rows<double> out) const override;
   void divergence(ConstRows<double> y, std::span<const double> sigma, const Condition* none, Rows<double> score,
                   std::span<double> out) const override;
+  Index least_rows() const override { return model_.least_rows(); }
   const char* name() const override { return name_.c_str(); }
 
  private:

@@ -26,19 +26,24 @@ std::vector<double> churned(const ScoreModel& model, const std::vector<double>& 
   return raised;
 }
 
-template <class S>
-void heun_step(detail::Chunk<S>& chunk, double from, double to, MatrixX<S>& slope, MatrixX<S>& end) {
-  const S h = static_cast<S>(to - from);
-  S* x = chunk.x.data();
-  chunk.score(from);
-  for (Index i = 0; i < chunk.size(); ++i) slope.data()[i] = static_cast<S>(-from) * chunk.s.data()[i];
-  if (to == 0) {
-    for (Index i = 0; i < chunk.size(); ++i) x[i] += h * slope.data()[i];
-    return;
+// m is x^ and half the first slope's way.
+std::vector<detail::ListedStep> steps_of(const std::vector<double>& sigmas, const std::vector<double>& raised, double s_noise) {
+  std::vector<detail::ListedStep> list;
+  for (std::size_t i = 0; i < raised.size(); ++i) {
+    const double from = raised[i], to = sigmas[i + 1], h = to - from;
+    const auto step = static_cast<std::uint32_t>(i);
+    if (from > sigmas[i]) {
+      const double noise = std::sqrt(from * from - sigmas[i] * sigmas[i]) * s_noise;
+      list.push_back({{.sigma = from, .x_z = noise, .draw = step}, step, sigmas[i], false});
+    }
+    if (to == 0) {
+      list.push_back({{.sigma = from, .x_s = from * from}, step, sigmas[i]});
+      break;
+    }
+    list.push_back({{.sigma = from, .x_s = -h * from, .m_x = 1, .m_s = -h / 2 * from}, step, sigmas[i], false});
+    list.push_back({{.sigma = to, .x_x = 0, .x_s = -h / 2 * to, .x_m = 1}, step, sigmas[i]});
   }
-  for (Index i = 0; i < chunk.size(); ++i) end.data()[i] = x[i] + h * slope.data()[i];
-  chunk.score(end, to, chunk.s);
-  for (Index i = 0; i < chunk.size(); ++i) x[i] += h / 2 * (slope.data()[i] - static_cast<S>(to) * chunk.s.data()[i]);
+  return list;
 }
 
 template <class S>
@@ -49,18 +54,7 @@ SamplesX<S> run(const ScoreModel& model, const std::vector<double>& sigmas, Matr
   const std::int64_t steps = detail::intervals(sigmas);
   const detail::StepRun step_run{"heun", steps, 2 * steps - (sigmas.back() == 0), sigmas.front(),
                                  "use more intervals or less churn, or train the model further"};
-  return detail::run_steps(model, std::move(x), step_run, options, rng, [&](detail::Chunk<S>& chunk) {
-    MatrixX<S> slope(chunk.rows(), chunk.x.cols()), end(chunk.rows(), chunk.x.cols());
-    for (std::size_t i = 0; i < raised.size(); ++i) {
-      if (raised[i] > sigmas[i]) {
-        const double noise = std::sqrt(raised[i] * raised[i] - sigmas[i] * sigmas[i]) * options.s_noise;
-        chunk.normals(Purpose::sde, static_cast<std::uint32_t>(i));
-        for (Index j = 0; j < chunk.size(); ++j) chunk.x.data()[j] += static_cast<S>(noise) * chunk.z.data()[j];
-      }
-      heun_step(chunk, raised[i], sigmas[i + 1], slope, end);
-      chunk.finish_step(sigmas[i]);
-    }
-  });
+  return detail::run_list(model, std::move(x), step_run, options, rng, steps_of(sigmas, raised, options.s_noise));
 }
 
 }  // namespace

@@ -134,6 +134,7 @@ LogDensity log_density(const ScoreModel& model, ConstRows<double> x, const LogDe
                           .bound = 1e6 * largest,
                           .bounded = d,
                           .chunk_rows = options.chunk_rows,
+                          .least_rows = model.least_rows(),
                           .progress = &options.progress},
                          at.sigma.low, at.sigma.high, field(model, options, rng), state, evaluations);
   LogDensity result;

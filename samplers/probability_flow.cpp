@@ -142,6 +142,7 @@ void own_steps(const ScoreModel& model, const Way& w, const ProbabilityFlowOptio
                           .max_steps = options.max_steps,
                           .bound = 1e6 * largest,
                           .chunk_rows = options.chunk_rows,
+                          .least_rows = model.least_rows(),
                           .progress = &options.progress},
                          w.from, w.to, field, state, evaluations);
   samples.x = MatrixX<S>(ConstRows<double>(state.view()));

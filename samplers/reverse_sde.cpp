@@ -26,17 +26,22 @@ SamplesX<S> run(const ScoreModel& model, const Process& process, MatrixX<S> x, c
   const std::vector<double> t = times(process, options.steps);
   const detail::StepRun step_run{"reverse_sde", options.steps, options.steps, process.prior_std(),
                                  "use more steps, or train the model further"};
-  return detail::run_steps(model, std::move(x), step_run, options, rng, [&](detail::Chunk<S>& chunk) {
-    for (std::size_t i = 0; i + 1 < t.size(); ++i) {
-      const double dt = t[i] - t[i + 1], g2 = process.g_squared(t[i]);
-      const bool last = i + 2 == t.size();
-      process_score(model, process, t[i], ConstRows<S>(chunk.x), chunk.s.view());
-      ++chunk.evaluations;
-      if (!last) chunk.normals(Purpose::sde, static_cast<std::uint32_t>(i));
-      detail::affine_step(chunk, 1 - process.f(t[i]) * dt, g2 * dt, last ? 0 : std::sqrt(g2 * dt));
-      chunk.finish_step(process.ratio(t[i]));
-    }
-  });
+  std::vector<detail::ListedStep> list;
+  for (std::size_t i = 0; i + 1 < t.size(); ++i) {
+    const double dt = t[i] - t[i + 1], g2 = process.g_squared(t[i]);
+    const double sigma = process.ratio(t[i]), inverse = 1 / process.alpha(t[i]);
+    const bool last = i + 2 == t.size();
+    const auto step = static_cast<std::uint32_t>(i);
+    list.push_back({{.sigma = sigma,
+                     .input = inverse,
+                     .x_x = 1 - process.f(t[i]) * dt,
+                     .x_s = g2 * dt * inverse,
+                     .x_z = last ? 0 : std::sqrt(g2 * dt),
+                     .draw = step},
+                    step,
+                    sigma});
+  }
+  return detail::run_list(model, std::move(x), step_run, options, rng, list);
 }
 
 }  // namespace

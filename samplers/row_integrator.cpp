@@ -195,7 +195,7 @@ void integrate_rows(const AdaptiveOptions& options, double from, double to, cons
   const RunOptions run{.sampler = options.name, .progress = options.progress};
   ProgressReport progress(run, state.rows());
   std::atomic<bool> stop = false;  // one block has failed or was cancelled: the others end too
-  const Index chunk = even_chunk(state.rows(), options.chunk_rows);
+  const Index chunk = even_chunk(state.rows(), std::max(options.chunk_rows, options.least_rows));
   tweedie::parallel_for(state.rows(), chunk, [&](Index begin, Index end) {
     try {
       for (Index first = begin; first < end; first += chunk) {

@@ -26,7 +26,8 @@ struct SamplingProgress {
   std::int64_t done = 0;
   std::int64_t total = 0;
 };
-/// Called at the start (done = 0), then after each 100 steps of a chunk of rows and its last; `done` never falls and the last
+/// Called at the start (done = 0), then after each 100 steps of a chunk of rows and its last; where a device runs a whole chain
+/// (device_score.h) after each launch: all steps, 4096 of them, or those to the next saved state. `done` never falls and the last
 /// call has done = total. Calls come one at a time, though from different threads. Returning false cancels: the sampler throws
 /// CancelledError at once and gives back nothing.
 using SamplingCallback = std::function<bool(const SamplingProgress&)>;

@@ -35,6 +35,8 @@ class Device {
   /// Throw UsageError for shapes or a precision that the kernel does not take, naming what it does.
   virtual void mlp_forward(const MlpForwardInput& input, Precision precision) = 0;
   virtual void sample_chain(const ChainInput& input, Precision precision) = 0;
+  /// Whether sample_chain() takes a network of these layers in this precision: its tiles must fit the shared memory.
+  virtual bool takes_chain(const Mlp& net, Precision precision) const = 0;
   virtual void mlp_divergence(const MlpDivergenceInput& input) = 0;
 };
 

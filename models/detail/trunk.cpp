@@ -485,14 +485,31 @@ struct Trunk::Pass {
   }
 };
 
+Perceptron Trunk::perceptron() const {
+  if (options_.architecture != Architecture::mlp) return {};
+  return {.first = body_ + 1, .layers = options_.num_layers};
+}
+
+MatrixD Trunk::first_bias(const double* flat, std::span<const double> sigma, const Condition* condition, Index rows) const {
+  for (const double s : sigma) check_sigma(s);
+  const Index n = alike(sigma, condition) ? 1 : rows, in = options_.embedding_dim;
+  const Modulation& m = modulations_[0];
+  MatrixD features(n, 2 * options_.num_frequencies), embedding(n, in), bias(n, m.width);
+  NoiseRows<double> noise;
+  embed_rows(flat, noise.take(sigma, condition, 0, n), features.data(), embedding.data());
+  linear_rows(
+      n, in, m.width, embedding.data(), in, flat + layout_[m.weight].offset, in,
+      [&](Index) { return flat + layout_[m.bias].offset; }, bias.data());
+  return bias;
+}
+
 template <class S, class Run>
 void Trunk::run_blocks(const S* flat, const PackedMlp* packed, ConstRows<S> y, std::span<const S> sigma,
                        const Condition* condition, const Run& run) const {
   const Index dim = options_.data_dim;
   for (const S s : sigma) check_sigma(static_cast<double>(s));
   // With one noise level and one condition for all rows, what they make is computed once.
-  const bool alike =
-      sigma.size() == 1 && (condition == nullptr || (condition->labels.size() <= 1 && condition->covariates.rows() <= 1));
+  const bool alike = Trunk::alike(sigma, condition);
   static thread_local Buffer<S> shared;
   if (alike) {
     Workspace<S>& work = Workspace<S>::mine(options_);

@@ -8,6 +8,7 @@
 
 #include "tweedie/models/continuous_network.h"
 #include "tweedie/models/detail/packed_mlp.h"
+#include "tweedie/models/detail/perceptron.h"
 
 namespace tweedie::detail {
 
@@ -53,6 +54,10 @@ class Trunk {
   void write_features(std::span<const S> sigma, S* out) const;
   /// The body's layers for the fused kernel; none for a residual one.
   PackedMlp pack(const float* flat) const;
+  /// Where an mlp's linear layers are; none of a residual body.
+  Perceptron perceptron() const;
+  /// W_e e + b_0, an mlp's first bias: (1, H) where all rows have one noise and one condition, else (rows, H).
+  MatrixD first_bias(const double* flat, std::span<const double> sigma, const Condition* condition, Index rows) const;
   /// Calls body(first, x' = c_in y (rows, D), F (rows, D)) for blocks of rows, on the library's threads. Arguments are checked.
   /// `packed`, of the same parameters, is what float takes where it has layers; may be nullptr.
   template <class S>
@@ -68,6 +73,11 @@ class Trunk {
     Index weight, bias, width;
     Index offset;  // among all modulations of a row
   };
+  // Whether all rows have one noise and one condition.
+  template <class S>
+  static bool alike(std::span<const S> sigma, const Condition* condition) {
+    return sigma.size() == 1 && (condition == nullptr || (condition->labels.size() <= 1 && condition->covariates.rows() <= 1));
+  }
   template <class S>
   struct Workspace;
   template <class S>

@@ -26,6 +26,9 @@
 
 namespace tweedie::detail {
 
+/// "step 3 of 20 (sigma = .1)", where a step sampler diverged.
+std::string step_place(std::int64_t step, std::int64_t steps, double sigma);
+
 /// How a run is cut, watched and kept.
 struct RunOptions {
   const char* sampler;                         // its name, for messages
@@ -72,6 +75,7 @@ class Chunk {
   Index first() const { return first_; }  // index of the chunk's first row among all
   const ScoreModel& model() const { return model_; }
   const Rng& rng() const { return rng_; }
+  const RunOptions& options() const { return options_; }
 
   /// s = score(x, sigma).
   void score(double sigma) { score(ConstRows<S>(x), sigma, s.view()); }
@@ -88,7 +92,7 @@ class Chunk {
   requires std::is_invocable_v<Where&>
   void finish_step(const Where& where) {
     check_bound(where);
-    count_step();
+    count_steps(1);
   }
   /// Throws DivergedError unless |x| is within the bound everywhere: for work after the last step.
   template <class Where>
@@ -97,14 +101,15 @@ class Chunk {
       diverged(where());
     }
   }
+  /// For steps that were taken together: their count, where none diverged; and the error where one did.
+  void count_steps(std::int64_t count);
+  [[noreturn]] void diverged(const std::string& where) const;
 
   std::int64_t evaluations = 0;  // of the score, so far
 
  private:
   bool within_bound() const;
-  [[noreturn]] void diverged(const std::string& where) const;
   std::string at_step(double sigma) const;
-  void count_step();
   void save();
 
   const ScoreModel& model_;

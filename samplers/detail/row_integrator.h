@@ -48,6 +48,7 @@ struct AdaptiveOptions {
   double bound = 0;         // |state| beyond it in the first `bounded` columns has diverged; 0: no bound
   Index bounded = 0;        // 0: all columns
   Index chunk_rows = 256;
+  Index least_rows = 1;                        // of a chunk whatever the above, as the model asks (ScoreModel::least_rows)
   const SamplingCallback* progress = nullptr;  // counts rows that have arrived
 };
 

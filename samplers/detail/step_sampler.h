@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "tweedie/samplers/detail/chunks.h"
+#include "tweedie/samplers/detail/linear_list.h"
 
 namespace tweedie::detail {
 
@@ -52,6 +52,21 @@ SamplesX<S> run_steps(const ScoreModel& model, MatrixX<S> x, const StepRun& step
   run_chunks<S>(model, run, rng, samples, body);
   samples.evaluations = step_run.evaluations;  // also of no rows
   return samples;
+}
+
+/// The same by a list of linear steps with draws Purpose::sde: at once where the model can.
+template <class S, class Options>
+SamplesX<S> run_list(const ScoreModel& model, MatrixX<S> x, StepRun step_run, const Options& options, const Rng& rng,
+                     const std::vector<ListedStep>& list) {
+  if constexpr (std::is_same_v<S, float>) {
+    if (model.has_chain(evaluated(list))) {
+      step_run.together = true;
+      return run_steps(model, std::move(x), step_run, options, rng,
+                       [&](Chunk<float>& chunk) { run_at_once(chunk, list, Purpose::sde); });
+    }
+  }
+  return run_steps(model, std::move(x), step_run, options, rng,
+                   [&](Chunk<S>& chunk) { run_one_by_one(chunk, list, Purpose::sde); });
 }
 
 /// x = a x + b s + c z; z is not read where c = 0.
