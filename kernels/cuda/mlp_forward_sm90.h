@@ -15,8 +15,9 @@
 // Weights and biases of silu's layers are packed as halves, so that the sums are x/2 and silu(x) = x/2 + x/2 tanh(x/2): one
 // special-function result and one FMA. Sums start at the bias.
 //
-// Precision: w and h rounded to bf16, 2^-8 of sum |w| |h| a layer; the tensor core truncates its sums of 16 products; silu within
-// 2^-11 |x/2| by tanh.approx. The first and last layer are fp32. A row's bits depend on the row and its level alone.
+// Precision: w and h rounded to bf16's 7 bits, 2^-7 of sum |w| |h| a hidden layer; the tensor core truncates its sums of 16
+// products; silu within 2^-11 |x/2| by tanh.approx. The first and last layer are fp32. A row's bits depend on the row and its
+// level alone.
 //
 // Predicted on an H200: docs/kernel_ladder.md. SPDX-License-Identifier: MIT
 #pragma once
@@ -455,6 +456,7 @@ template <class Launch>
 void mlp_forward_sm90(Launch&& launch, const MlpForwardInput& k, const unsigned char* packed) {
   check_mlp_forward("cuda::mlp_forward_sm90", k);
   check(mlp_forward_sm90_serves(k.net), "cuda::mlp_forward_sm90: this network is not for sm_90a's kernel; use mlp_forward");
+  check(packed != nullptr, "cuda::mlp_forward_sm90: packed is a null pointer; pack_mlp_sm90 fills it");
   with_sm90_width(k.net, [&](auto width) {
     using Tile = Sm90Tile<width()>;
     constexpr int kRows = Tile::kRows * Tile::kCluster;
