@@ -19,6 +19,8 @@
 #include <cmath>
 #include <cstring>
 #include <exception>
+#include <functional>
+#include <ostream>
 #include <string>
 #include <vector>
 
@@ -40,11 +42,41 @@ struct LaunchShape {
   int grid = 1, block = 1, shared_bytes = 0;
 };
 
+/// The threads' orders of one launch, block by block.
+class Orders {
+ public:
+  Orders(Order order, int threads) : order_(order), threads_(static_cast<std::size_t>(threads)) {
+    for (int i = 0; i < threads; ++i) threads_[static_cast<std::size_t>(i)] = order == Order::reverse ? threads - 1 - i : i;
+  }
+  Order order() const { return order_; }
+  const std::vector<int>& next() {
+    for (std::size_t i = threads_.size(); order_ == Order::shuffled && i > 1; --i) {
+      state_ ^= state_ << 13, state_ ^= state_ >> 17, state_ ^= state_ << 5;
+      std::swap(threads_[i - 1], threads_[state_ % i]);
+    }
+    return threads_;
+  }
+
+ private:
+  Order order_;
+  std::vector<int> threads_;
+  std::uint32_t state_ = 2463534242U;
+};
+
+/// Throws UsageError for a shape that no device takes.
+inline void check_shape(const char* kernel, const LaunchShape& shape) {
+  check(shape.grid >= 1 && shape.block >= 1 && shape.block <= 1024, kernel, ": a launch of ", shape.grid, " blocks of ",
+        shape.block, " threads; a grid has at least 1 block and a block 1 to 1024 threads");
+  check(shape.shared_bytes >= 0 && shape.shared_bytes <= 227 * 1024, kernel, ": ", shape.shared_bytes,
+        " bytes of shared memory; a block has at most 227 KiB");
+}
+
 class Block;
 
 /// What one thread sees. Names follow CUDA's: thread = threadIdx.x and so on.
 class Thread {
  public:
+  virtual ~Thread() = default;
   int thread() const { return index_; }
   int block() const;
   int block_size() const;
@@ -133,7 +165,8 @@ class Thread {
 
  private:
   friend class Block;
-  enum class Wait { none, block, warp };
+  friend class ClusterThread;
+  enum class Wait { none, block, warp, event };
   struct Copy {
     void* to;
     const void* from;
@@ -143,6 +176,18 @@ class Thread {
   struct Aborted {};
 
   void wait(Wait kind, unsigned mask, int line);
+  /// Until come() is true; it may be asked at any time that all threads wait.
+  void wait_for(std::function<bool()> come, std::function<std::string()> event, int line);
+  virtual void restart() {
+    waiting_ = Wait::none;
+    groups_ = 0;
+    copies_.clear();
+  }
+  /// What must hold when the thread ends.
+  virtual void check_end() {
+    if (!copies_.empty()) fault("ended with cp.async copies that were never waited for");
+  }
+  std::string state() const;
   unsigned present() const;
   unsigned char* slot(int lane);
   template <class T>
@@ -164,57 +209,77 @@ class Thread {
   Wait waiting_ = Wait::none;
   unsigned mask_ = 0;
   int line_ = 0;
+  std::function<bool()> come_;  // of Wait::event, with its name
+  std::function<std::string()> event_;
   int groups_ = 0;
   std::vector<Copy> copies_;
+  const void* body_ = nullptr;
 };
 
 /// One block: its threads, its shared memory, the scheduler.
 class Block {
  public:
-  Block(const char* kernel, const LaunchShape& shape)
-      : kernel_(kernel), shape_(shape), threads_(shape.block), slots_(shape.block) {}
+  Block(const char* kernel, const LaunchShape& shape) : Block(kernel, shape, [](int) { return std::make_unique<Thread>(); }) {}
+  template <class Make>
+  Block(const char* kernel, const LaunchShape& shape, Make make) : kernel_(kernel), shape_(shape), slots_(shape.block) {
+    for (int i = 0; i < shape.block; ++i) threads_.push_back(make(i));
+  }
 
   template <class Body>
-  void run(int block, const std::vector<int>& order, const Body& body) {
+  void run(int block, const std::vector<int>& order, const Body& body, std::ostream* trace) {
+    start<Thread>(block, body);
+    while (!error_ && alive()) {
+      pass(order);
+      if (trace != nullptr) show(*trace);
+      if (!release() && alive()) stuck();
+    }
+    finish();
+  }
+
+  template <class Context, class Body>
+  void start(int block, const Body& body) {
     index_ = block;
     error_ = nullptr;
     aborting_ = false;
-    struct Call {
-      Thread* thread;
-      const Body* body;
-    };
-    std::vector<Call> calls(threads_.size());
+    interval_ = 0;
     for (std::size_t i = 0; i < threads_.size(); ++i) {
-      Thread& t = threads_[i];
+      Thread& t = *threads_[i];
       t.block_ = this;
       t.index_ = static_cast<int>(i);
-      t.waiting_ = Thread::Wait::none;
-      t.groups_ = 0;
-      t.copies_.clear();
-      calls[i] = {&t, &body};
+      t.restart();
+      t.body_ = &body;
       t.fiber_.start(
           [](void* p) {
-            const Call call = *static_cast<Call*>(p);
+            Thread& thread = *static_cast<Thread*>(p);
             try {
-              (*call.body)(*call.thread);
-              if (!call.thread->copies_.empty()) call.thread->fault("ended with cp.async copies that were never waited for");
+              (*static_cast<const Body*>(thread.body_))(static_cast<Context&>(thread));
+              thread.check_end();
             } catch (const Thread::Aborted&) {
             } catch (...) {
-              if (!call.thread->block_->error_) call.thread->block_->error_ = std::current_exception();
+              if (!thread.block_->error_) thread.block_->error_ = std::current_exception();
             }
           },
-          &calls[i]);
+          &t);
     }
-    for (bool more = true; more;) {
-      for (const int i : order) {
-        Thread& t = threads_[static_cast<std::size_t>(i)];
-        if (t.fiber_.done() || t.waiting_ != Thread::Wait::none) continue;
-        t.fiber_.resume();
-        if (error_) break;
-      }
-      if (error_) break;
-      more = release();
+  }
+
+  /// Lets every thread that may run run until it waits or ends.
+  void pass(const std::vector<int>& order) {
+    for (const int i : order) {
+      Thread& t = *threads_[static_cast<std::size_t>(i)];
+      if (t.fiber_.done() || t.waiting_ != Thread::Wait::none) continue;
+      t.fiber_.resume();
+      if (error_) return;
     }
+  }
+
+  bool alive() const {
+    return std::any_of(threads_.begin(), threads_.end(), [](const auto& t) { return !t->fiber_.done(); });
+  }
+  bool failed() const { return error_ != nullptr; }
+
+  /// Ends the threads and the shared memory; throws what went wrong.
+  void finish() {
     abort_rest();
     check_red_zones();
     arrays_.clear();
@@ -223,12 +288,15 @@ class Block {
 
  private:
   friend class Thread;
+  friend class Cluster;
+  friend class ClusterThread;
   static constexpr std::size_t kZone = 64;
   struct Array {
     const void* tag;
     std::size_t bytes;
     std::vector<unsigned char> memory;  // kZone | alignment | array | kZone
     std::size_t first;
+    std::vector<unsigned char> seen;  // by show()
     ~Array() {
 #ifdef TWEEDIE_SIMT_ASAN
       __asan_unpoison_memory_region(memory.data(), memory.size());
@@ -258,6 +326,11 @@ class Block {
     return arrays_.back()->memory.data() + arrays_.back()->first;
   }
 
+  void* dynamic() {
+    static const char tag = 0;
+    return array(&tag, static_cast<std::size_t>(shape_.shared_bytes));
+  }
+
   void check_red_zones() {
 #ifndef TWEEDIE_SIMT_ASAN
     for (const auto& a : arrays_) {
@@ -274,41 +347,39 @@ class Block {
 #endif
   }
 
-  /// After a pass in which every thread ended or waits: lets go what may go on. False when all have ended.
+  /// After a pass in which every thread ended or waits: lets go what may go on. False when that is nothing.
   bool release() {
-    bool released = false, alive = false;
+    bool released = false;
     const int n = shape_.block;
     int at_block = 0;
     for (int i = 0; i < n; ++i) {
-      alive = alive || !threads_[i].fiber_.done();
-      at_block += threads_[i].waiting_ == Thread::Wait::block;
+      Thread& t = *threads_[i];
+      at_block += t.waiting_ == Thread::Wait::block;
+      if (t.waiting_ != Thread::Wait::event || !t.come_()) continue;
+      t.waiting_ = Thread::Wait::none;
+      released = true;
     }
-    if (!alive) return false;
     for (int first = 0; first < n; first += 32) {
       for (int i = first; i < std::min(n, first + 32); ++i) {
-        Thread& t = threads_[i];
+        Thread& t = *threads_[i];
         if (t.waiting_ != Thread::Wait::warp) continue;
         const auto together = [&](int other) {
-          const Thread& o = threads_[other];
+          const Thread& o = *threads_[other];
           return o.waiting_ == Thread::Wait::warp && o.mask_ == t.mask_ && o.line_ == t.line_;
         };
         bool complete = true;
         for_mask(first, t.mask_, [&](int other) { complete = complete && together(other); });
         if (!complete) continue;
-        for_mask(first, t.mask_, [&](int other) { threads_[other].waiting_ = Thread::Wait::none; });
+        for_mask(first, t.mask_, [&](int other) { threads_[other]->waiting_ = Thread::Wait::none; });
         released = true;
       }
     }
-    if (released) return true;
-    if (at_block == n) {
-      for (int i = 1; i < n; ++i) {
-        if (threads_[i].line_ != threads_[0].line_) stuck("divergent barrier");
-      }
-      for (Thread& t : threads_) t.waiting_ = Thread::Wait::none;
-      return !error_;
+    if (released || at_block < n) return released;
+    for (const auto& t : threads_) {
+      if (t->line_ != threads_[0]->line_) return false;
     }
-    stuck(at_block > 0 ? "divergent barrier" : "deadlock");
-    return false;
+    for (const auto& t : threads_) t->waiting_ = Thread::Wait::none;
+    return true;
   }
 
   template <class Visit>
@@ -318,31 +389,58 @@ class Block {
     }
   }
 
-  void stuck(const char* what) {
-    if (error_) return;
-    std::string message = join(kernel_, ": ", what, " in block ", index_, ":");
-    std::string last;
-    for (const Thread& t : threads_) {  // one line per run of threads in the same state
-      const std::string state = t.fiber_.done()
-                                    ? std::string("has ended")
-                                    : join("waits at line ", t.line_, t.waiting_ == Thread::Wait::block ? " (block)" : " (warp)");
-      if (state != last) message += join(" thread ", t.index_, " and on ", state, ";");
+  /// One line per run of threads in the same state.
+  std::string states() const {
+    std::string all, last;
+    for (const auto& t : threads_) {
+      const std::string state = t->state();
+      if (state != last) all += join(" thread ", t->index_, " and on ", state, ";");
       last = state;
     }
-    error_ = std::make_exception_ptr(KernelFault(message));
+    return all;
+  }
+
+  void stuck(const std::string& others = "") {
+    if (error_) return;
+    const bool barrier =
+        std::any_of(threads_.begin(), threads_.end(), [](const auto& t) { return t->waiting_ == Thread::Wait::block; });
+    error_ = std::make_exception_ptr(KernelFault(
+        join(kernel_, ": ", barrier ? "divergent barrier" : "deadlock", " in block ", index_, ":", states(), others)));
+  }
+
+  /// What changed in shared memory since the last time, by 4-byte words, and where each thread stands.
+  void show(std::ostream& trace) {
+    trace << "block " << index_ << ", interval " << interval_++ << ':' << states() << '\n';
+    for (const auto& a : arrays_) {
+      unsigned char* const now = a->memory.data() + a->first;
+      if (a->seen.empty()) a->seen.assign(a->bytes, 0xFF);
+      const auto differs = [&](std::size_t i) {
+        return std::memcmp(now + i, a->seen.data() + i, std::min<std::size_t>(4, a->bytes - i)) != 0;
+      };
+      for (std::size_t i = 0; i < a->bytes;) {
+        std::size_t end = i;
+        while (end < a->bytes && differs(end)) end += 4;
+        if (end > i)
+          trace << "  wrote bytes " << i << " to " << std::min(end, a->bytes) - 1 << " of the shared array of " << a->bytes
+                << '\n';
+        i = end + 4;
+      }
+      std::memcpy(a->seen.data(), now, a->bytes);
+    }
   }
 
   void abort_rest() {
     aborting_ = true;
-    for (Thread& t : threads_) {
-      if (!t.fiber_.done()) t.fiber_.resume();
+    for (const auto& t : threads_) {
+      if (!t->fiber_.done()) t->fiber_.resume();
     }
   }
 
   const char* kernel_;
   LaunchShape shape_;
   int index_ = 0;
-  std::vector<Thread> threads_;
+  int interval_ = 0;
+  std::vector<std::unique_ptr<Thread>> threads_;
   std::vector<Slot> slots_;
   std::vector<std::unique_ptr<Array>> arrays_;
   std::exception_ptr error_;
@@ -371,6 +469,17 @@ inline void Thread::wait(Wait kind, unsigned mask, int line) {
   fiber_.pause();
   if (block_->aborting_) throw Aborted{};
 }
+inline void Thread::wait_for(std::function<bool()> come, std::function<std::string()> event, int line) {
+  if (block_->aborting_) throw Aborted{};
+  come_ = std::move(come);
+  event_ = std::move(event);
+  wait(Wait::event, 0, line);
+}
+inline std::string Thread::state() const {
+  if (fiber_.done()) return "has ended";
+  const std::string what = waiting_ == Wait::block ? "block" : waiting_ == Wait::warp ? "warp" : event_();
+  return join("waits at line ", line_, " (", what, ")");
+}
 inline unsigned Thread::ballot(unsigned mask, bool predicate, int line) {
   if ((mask >> lane() & 1U) == 0) fault(join("vote at line ", line, " with a mask that leaves out the caller"));
   *slot(lane()) = predicate;
@@ -389,8 +498,7 @@ T* Thread::shared() {
 }
 template <class T>
 T* Thread::dynamic_shared() {
-  static const char tag = 0;
-  return static_cast<T*>(block_->array(&tag, static_cast<std::size_t>(block_->shape_.shared_bytes)));
+  return static_cast<T*>(block_->dynamic());
 }
 
 inline void Thread::mma_tf32(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2], int line) {
@@ -440,26 +548,14 @@ inline void Thread::mma_f64(double (&d)[2], double a, double b, int line) {
   wait(Wait::warp, ~0U, line);
 }
 
-/// Runs body over the grid. Throws KernelFault, or what the body threw; UsageError for a shape that no device takes.
+/// Runs body over the grid. Throws KernelFault, or what the body threw; UsageError for a shape that no device takes. `trace`:
+/// gets a line whenever all threads wait (where each stands) and one for each stretch of shared memory written since.
 template <class Body>
-void launch(const char* kernel, const LaunchShape& shape, Order order, const Body& body) {
-  check(shape.grid >= 1 && shape.block >= 1 && shape.block <= 1024, kernel, ": a launch of ", shape.grid, " blocks of ",
-        shape.block, " threads; a grid has at least 1 block and a block 1 to 1024 threads");
-  check(shape.shared_bytes >= 0 && shape.shared_bytes <= 227 * 1024, kernel, ": ", shape.shared_bytes,
-        " bytes of shared memory; a block has at most 227 KiB");
-  std::vector<int> threads(static_cast<std::size_t>(shape.block));
-  for (int i = 0; i < shape.block; ++i) threads[static_cast<std::size_t>(i)] = order == Order::reverse ? shape.block - 1 - i : i;
+void launch(const char* kernel, const LaunchShape& shape, Order order, const Body& body, std::ostream* trace = nullptr) {
+  check_shape(kernel, shape);
+  Orders orders(order, shape.block);
   Block block(kernel, shape);
-  std::uint32_t state = 2463534242U;
-  for (int b = 0; b < shape.grid; ++b) {
-    if (order == Order::shuffled) {
-      for (std::size_t i = threads.size(); i > 1; --i) {
-        state ^= state << 13, state ^= state >> 17, state ^= state << 5;
-        std::swap(threads[i - 1], threads[state % i]);
-      }
-    }
-    block.run(order == Order::reverse ? shape.grid - 1 - b : b, threads, body);
-  }
+  for (int b = 0; b < shape.grid; ++b) block.run(order == Order::reverse ? shape.grid - 1 - b : b, orders.next(), body, trace);
 }
 
 }  // namespace tweedie::kernels::simt
