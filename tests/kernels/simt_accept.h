@@ -144,12 +144,12 @@ double accept_dsm_loss(Launch launch, Index batch, Index dim, bool weighted, dou
   return share;
 }
 
-inline constexpr Precision kFp32{0, 1}, kTf32{0x1p-10 + 0x1p-22, .125}, kTf32x3{0x3.01p-22, .375};
+inline constexpr Accuracy kFp32{0, 1}, kTf32{0x1p-10 + 0x1p-22, .125}, kTf32x3{0x3.01p-22, .375};
 
 /// run(launch, input) within mlp_testing.h's bounds: 0, or how far beyond them. by_row: a level for each row, weights at odd
 /// addresses.
 template <class Launch, class Run>
-double accept_mlp_forward(Launch launch, Index batch, const std::vector<int>& sizes, bool by_row, Precision precision, Run run,
+double accept_mlp_forward(Launch launch, Index batch, const std::vector<int>& sizes, bool by_row, Accuracy accuracy, Run run,
                           std::vector<float>* bits = nullptr) {
   const TestNet t(sizes, 3, by_row ? 1 : 0);
   const auto x = uniform<float>(batch * sizes[0], 7);
@@ -158,7 +158,7 @@ double accept_mlp_forward(Launch launch, Index batch, const std::vector<int>& si
   std::vector<float> out(static_cast<std::size_t>(batch * sizes.back()), kNaN<float>);
   run(launch, cuda::MlpForwardInput{t.net, batch, x.data(), by_row ? level.data() : nullptr, 1, out.data()});
   if (bits != nullptr) *bits = out;
-  return beyond_bound(t, batch, x.data(), level, out, precision);
+  return beyond_bound(t, batch, x.data(), level, out, accuracy);
 }
 
 /// The rows of an mlp_divergence and where its results go; the first biases by min(b, levels - 1) or a level for each row.

@@ -26,11 +26,11 @@ TEST_CASE("simt mlp_forward matches the reference, whatever the sizes, in every 
     for (const bool by_row : {true, false}) {
       CAPTURE(c.batch);
       CAPTURE(c.sizes[1]);
-      const auto run = [&](Precision precision, auto forward) {
+      const auto run = [&](Accuracy accuracy, auto forward) {
         std::vector<float> first, out;
         double beyond = 0;
         for (const Order order : simt::kAllOrders) {
-          beyond = std::max(beyond, accept_mlp_forward(host(order), c.batch, c.sizes, by_row, precision, forward, &out));
+          beyond = std::max(beyond, accept_mlp_forward(host(order), c.batch, c.sizes, by_row, accuracy, forward, &out));
           if (order != Order::forward) CHECK(same_bits(out, first));
           first = out;
         }
