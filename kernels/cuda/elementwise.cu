@@ -7,6 +7,8 @@ namespace tweedie::kernels::cuda {
 
 template __global__ void run_kernel(const __grid_constant__ Normals);
 template __global__ void run_kernel(const __grid_constant__ LangevinUpdate);
+template __global__ void run_kernel(const __grid_constant__ ChainUpdateNaive);
+template __global__ void run_kernel(const __grid_constant__ ChainUpdate);
 template __global__ void run_kernel(const __grid_constant__ DsmPerturb);
 template __global__ void run_kernel(const __grid_constant__ AdamEma);
 

@@ -1,12 +1,14 @@
-// elementwise.h - normals, Langevin, DSM perturbation and AdamW + EMA: one thread an element (or four), grid-stride loops.
+// elementwise.h - normals, sampling steps, DSM perturbation and AdamW + EMA: one thread an element (or four), grid-stride loops.
 //
 //   normals           z(r, 4b .. 4b + 3) = Philox(key, purpose, step, row r, block b) by Box-Muller; bits of core/normals.h
 //   langevin_update   x += drift score + noise z                                        [Song & Ermon 2019, Algorithm 1]
-//   dsm_perturb       x(b, :) = x0(b, :) + sigma(b) eps(b, :)                            [Vincent 2011]
-//   adam_ema          kernels.h's equation                                              Reference: kernels/reference/
+//   chain_update      x' = x_x x + x_f f + x_m m + x_z z,  m' = m_x x + m_f f + m_m m: a ChainStep (inputs.h) whose f and z are
+//   there dsm_perturb       x(b, :) = x0(b, :) + sigma(b) eps(b, :)                            [Vincent 2011] adam_ema
+//   kernels.h's equation                                              Reference: kernels/reference/
 //
 // Predicted floors on an H200 (4.3 TB/s copy; docs of a measured GPU run do not exist): langevin 16 bytes an element (3 read, 1
-// written), 2^20 x 2 elements: 33.6 MB, 7.8 us; dsm_perturb 12 bytes, 5.9 us; adam_ema 36 bytes a parameter (5 read, 4 written):
+// written), 2^20 x 2 elements: 33.6 MB, 7.8 us; chain_update the same without memory, 24 bytes with, 11.7 us; dsm_perturb 12
+// bytes, 5.9 us; adam_ema 36 bytes a parameter (5 read, 4 written):
 // 200 k parameters 7.2 MB, 1.7 us, less than a launch; normals 4 bytes written, some 60 integer and 40 float instructions a pair.
 // SPDX-License-Identifier: MIT
 #pragma once
@@ -16,6 +18,7 @@
 #include "tweedie/core/check.h"
 #include "tweedie/core/normals.h"
 #include "tweedie/core/philox.h"
+#include "tweedie/kernels/cuda/inputs.h"
 #include "tweedie/kernels/cuda/ptx.h"
 #include "tweedie/kernels/kernels.h"
 #include "tweedie/kernels/math.h"
@@ -72,6 +75,57 @@ struct LangevinUpdate {
   }
 };
 
+struct ChainUpdateInput {
+  Index n;
+  ChainStep step;      // its level, input_scale and draw are not read
+  const float *f, *z;  // (n); z nullptr: none
+  float *x, *m;        // (n), in place; m nullptr: none
+};
+
+/// Error: 4 u of the terms' magnitudes for x, 3 u for m.
+TWEEDIE_MATH void chain_update_one(const ChainStep& s, float f, float z, float& x, float& m) {
+  const float before = x;
+  x = math::fma(s.x_z, z, math::fma(s.x_m, m, math::fma(s.x_f, f, s.x_x * before)));
+  m = math::fma(s.m_m, m, math::fma(s.m_f, f, s.m_x * before));
+}
+
+/// A thread an element.
+struct ChainUpdateNaive : ChainUpdateInput {
+  template <class Ctx>
+  TWEEDIE_KERNEL void operator()(Ctx& ctx) const {
+    grid_stride(ctx, n, [&](Index i) {
+      float memory = m == nullptr ? 0 : m[i];
+      chain_update_one(step, f[i], z == nullptr ? 0 : z[i], x[i], memory);
+      if (m != nullptr) m[i] = memory;
+    });
+  }
+};
+
+/// A thread four elements, by 16 bytes: all pointers are multiples of that. The same bits.
+struct ChainUpdate : ChainUpdateInput {
+  struct alignas(16) Quad {
+    float v[4] = {};
+  };
+
+  template <class Ctx>
+  TWEEDIE_KERNEL void operator()(Ctx& ctx) const {
+    grid_stride(ctx, n / 4, [&](Index i) {
+      const auto load = [i](const float* from) { return from == nullptr ? Quad{} : reinterpret_cast<const Quad*>(from)[i]; };
+      const Quad slope = load(f), noise = load(z);
+      Quad state = load(x), memory = load(m);
+      TWEEDIE_UNROLL
+      for (int e = 0; e < 4; ++e) chain_update_one(step, slope.v[e], noise.v[e], state.v[e], memory.v[e]);
+      reinterpret_cast<Quad*>(x)[i] = state;
+      if (m != nullptr) reinterpret_cast<Quad*>(m)[i] = memory;
+    });
+    if (const Index i = n / 4 * 4 + ctx.thread(); ctx.block() == 0 && i < n) {
+      float memory = m == nullptr ? 0 : m[i];
+      chain_update_one(step, f[i], z == nullptr ? 0 : z[i], x[i], memory);
+      if (m != nullptr) m[i] = memory;
+    }
+  }
+};
+
 struct DsmPerturb {
   Index batch, dim;
   const float *x0, *sigma, *eps;
@@ -121,6 +175,20 @@ template <class Launch>
 void langevin_update(Launch&& launch, const LangevinUpdate& k) {
   check(k.n >= 0, "cuda::langevin_update: n = ", k.n, " is negative");
   if (k.n > 0) launch("langevin_update", blocks_for(k.n), kThreads, 0, k);
+}
+
+template <class Launch>
+void chain_update(Launch&& launch, const ChainUpdateInput& k) {
+  check(k.n >= 0, "cuda::chain_update: n = ", k.n, " is negative");
+  check(k.n == 0 || (k.f != nullptr && k.x != nullptr), "cuda::chain_update: f or x is a null pointer; only z and m may be one");
+  check(k.n == 0 || k.z != nullptr || k.step.x_z == 0, "cuda::chain_update: x_z = ", k.step.x_z, " without normals; pass z");
+  check(k.n == 0 || k.m != nullptr || k.step.x_m == 0, "cuda::chain_update: x_m = ", k.step.x_m, " without a memory; pass m");
+  bool vectors = true;
+  for (const float* p : {k.f, k.z, static_cast<const float*>(k.x), static_cast<const float*>(k.m)}) {
+    vectors = vectors && reinterpret_cast<std::uintptr_t>(p) % 16 == 0;
+  }
+  if (k.n > 0 && vectors) launch("chain_update", blocks_for((k.n + 3) / 4), kThreads, 0, ChainUpdate{k});
+  if (k.n > 0 && !vectors) launch("chain_update_naive", blocks_for(k.n), kThreads, 0, ChainUpdateNaive{k});
 }
 
 template <class Launch>

@@ -1,8 +1,6 @@
 // simt_divergence_test.cpp - the Jacobian's trace and products in double on the CPU, in three thread orders, against the
 // reference in long double. SPDX-License-Identifier: MIT
-#include "divergence_testing.h"
-#include "simt_testing.h"
-#include "tweedie/kernels/cuda/mlp_divergence.h"
+#include "simt_accept.h"
 
 using namespace tweedie;
 using namespace tweedie::kernels;
@@ -15,29 +13,6 @@ struct Case {
   Index batch;
   std::vector<int> sizes;
   int skew = 0;
-};
-
-/// The rows of a case and where its results go.
-struct Rows {
-  Rows(const TestNetD& t, Index batch, bool with_probe, bool with_level)
-      : x(uniform<double>(batch * t.net.layer[0].in, 71)),
-        probe(uniform<double>(with_probe ? batch * t.net.layer[0].in : 0, 72)),
-        out(x.size(), kNaN<double>),
-        second(with_probe ? x.size() : static_cast<std::size_t>(batch), kNaN<double>) {
-    for (Index b = 0; b < batch && with_level; ++b) level.push_back(static_cast<int>((b * 7 + 2) % t.net.levels));
-    input = {t.net,
-             batch,
-             x.data(),
-             with_level ? level.data() : nullptr,
-             with_probe ? probe.data() : nullptr,
-             out.data(),
-             with_probe ? second.data() : nullptr,
-             with_probe ? nullptr : second.data()};
-  }
-
-  std::vector<double> x, probe, out, second;
-  std::vector<int> level;
-  cuda::MlpDivergenceInput input;
 };
 
 constexpr auto kFast = [](auto launch, const auto& k) { cuda::mlp_divergence(launch, k); };
@@ -76,7 +51,7 @@ TEST_CASE("simt mlp_divergence matches the reference, whatever the sizes, in eve
       CAPTURE(c.batch);
       CAPTURE(c.sizes[0]);
       CAPTURE(with_probe);
-      Rows rows(t, c.batch, with_probe, c.batch % 2 == 1);
+      DivergenceRows rows(t, c.batch, with_probe, c.batch % 2 == 1);
       const DivergenceReference reference(rows.input);
       const auto run = [&](auto kernel) {
         std::vector<double> first;
@@ -105,7 +80,7 @@ TEST_CASE("simt mlp_divergence at width 256 and beyond: the tiles of wide networ
   for (const Case& c : {Case{18, {2, 256, 256, 256, 2}}, Case{2, {2, 272, 130, 2}}, Case{1, {9, 540, 12, 9}}}) {
     CAPTURE(c.sizes[1]);
     const TestNetD t(c.sizes, 1);
-    Rows rows(t, c.batch, false, false);
+    DivergenceRows rows(t, c.batch, false, false);
     kFast(host(c.sizes[1] == 256 ? Order::shuffled : Order::reverse), rows.input);
     CHECK(DivergenceReference(rows.input).worst(rows.out, rows.second) <= 1);
   }
@@ -113,14 +88,14 @@ TEST_CASE("simt mlp_divergence at width 256 and beyond: the tiles of wide networ
 
 TEST_CASE("simt mlp_divergence at D = 1024: tangents in groups") {
   const TestNetD t({1024, 12, 9, 1024}, 1);
-  Rows rows(t, 1, false, false);
+  DivergenceRows rows(t, 1, false, false);
   kFast(host(Order::shuffled), rows.input);
   CHECK(DivergenceReference(rows.input).worst(rows.out, rows.second) <= 1);
 }
 
 TEST_CASE("simt mlp_divergence: a row's bits depend neither on the tile nor on the other rows") {
   const TestNetD t({3, 40, 24, 3}, 2);
-  Rows rows(t, 31, false, true);
+  DivergenceRows rows(t, 31, false, true);
   const auto run = [&](auto tile, Index first, Index count) {
     cuda::MlpDivergenceInput k = rows.input;
     k.x += 3 * first, k.level += first, k.out += 3 * first, k.divergence += first, k.batch = count;
@@ -138,7 +113,7 @@ TEST_CASE("simt mlp_divergence: a row's bits depend neither on the tile nor on t
 
 TEST_CASE("simt mlp_divergence: NaN in one row stays there") {
   const TestNetD t({2, 16, 16, 2}, 1);
-  Rows rows(t, 3, false, false);
+  DivergenceRows rows(t, 3, false, false);
   kFast(host(Order::forward), rows.input);
   const std::vector<double> clean = rows.out, trace = rows.second;
   for (const double bad : {kNaN<double>, HUGE_VAL}) {

@@ -1,97 +1,75 @@
 // simt_elementwise_test.cpp - the device kernels' bodies, run on the CPU in three thread orders, against the reference in double.
 // SPDX-License-Identifier: MIT
-#include <algorithm>
-
-#include "simt_testing.h"
-#include "tweedie/core/random.h"
-#include "tweedie/kernels/cuda/elementwise.h"
-#include "tweedie/kernels/reference/adam_ema.h"
-#include "tweedie/kernels/reference/dsm_perturb.h"
-#include "tweedie/kernels/reference/langevin_update.h"
+#include "simt_accept.h"
 
 using namespace tweedie;
 using namespace tweedie::kernels;
 using namespace tweedie::kernels::testing;
 using simt::Order;
 
+namespace {
+
+constexpr Index kDims[] = {1, 2, 3, 4, 5, 17, 64, 65, 257, 1023, 1024};
+
+/// accept(launch) in every order, then by a single block: its loop strides over what more blocks would take.
+template <class Accept>
+void accepted(Accept accept) {
+  for (const Order order : simt::kAllOrders) CHECK(accept(host(order)) <= 1);
+  CHECK(accept([](const char* name, int, int block, int shared, const auto& body) {
+          simt::launch(name, {1, block, shared}, Order::shuffled, body);
+        }) <= 1);
+}
+
+}  // namespace
+
 TEST_CASE("simt normals have the library's bits") {
-  for (const Index rows : kSizes) {
-    for (const Index dim : {1, 2, 3, 4, 5, 17}) {
-      const std::uint64_t first = (std::uint64_t{1} << 33) + 5;
-      Matrix expected(rows, dim);
-      Rng(77).normals<float>(Purpose::langevin, 9, first, expected, 3);
-      for (const Order order : simt::kAllOrders) {
-        std::vector<float> z(static_cast<std::size_t>(rows * dim), kNaN<float>);
-        cuda::normals(host(order), {77, Purpose::langevin, 9, 3, first, rows, dim, z.data()});
-        CHECK(same_bits(z, std::vector<float>(expected.data(), expected.data() + rows * dim)));
-      }
+  for (const Index dim : kDims) {
+    for (const Index rows : kSizes) {
+      if (rows * dim > 4096) continue;
+      CAPTURE(rows);
+      CAPTURE(dim);
+      accepted([&](auto launch) { return accept_normals(launch, rows, dim); });
     }
   }
 }
 
 TEST_CASE("simt langevin_update and dsm_perturb match the reference") {
-  for (const Index batch : kSizes) {
-    for (const Index dim : {1, 3, 17}) {
-      const Index n = batch * dim;
-      const auto x0 = uniform<float>(n, 1), eps = uniform<float>(n, 2), s = uniform<float>(n, 3),
-                 sigma = uniform<float>(batch, 4);
-      const float drift = .125f, noise = -.7f;
-      std::vector<double> moved = converted<double>(x0), noised(x0.size());
-      reference::langevin_update<double>(n, drift, noise, converted<double>(s).data(), converted<double>(eps).data(),
-                                         moved.data());
-      reference::dsm_perturb<double>(batch, dim, converted<double>(x0).data(), converted<double>(sigma).data(),
-                                     converted<double>(eps).data(), noised.data());
-      for (const Order order : simt::kAllOrders) {
-        std::vector<float> x = x0, y(x0.size(), kNaN<float>);
-        cuda::langevin_update(host(order), {n, drift, noise, s.data(), eps.data(), x.data()});
-        cuda::dsm_perturb(host(order), {batch, dim, x0.data(), sigma.data(), eps.data(), y.data()});
-        bool right = true;
-        for (std::size_t i = 0; i < x.size(); ++i) {
-          const double level = sigma[i / static_cast<std::size_t>(dim)];
-          right = right &&
-                  std::fabs(x[i] - moved[i]) <= 4 * kU * (std::fabs(x0[i]) + std::fabs(drift * s[i]) + std::fabs(noise * eps[i]));
-          right = right && std::fabs(y[i] - noised[i]) <= 2 * kU * (std::fabs(x0[i]) + std::fabs(level * eps[i]));
-        }
-        CHECK(right);
-      }
+  for (const Index dim : kDims) {
+    for (const Index batch : kSizes) {
+      if (batch * dim > 4096) continue;
+      CAPTURE(batch);
+      CAPTURE(dim);
+      accepted([&](auto launch) { return accept_langevin(launch, batch * dim); });
+      accepted([&](auto launch) { return accept_perturb(launch, batch, dim); });
     }
   }
 }
 
-// Each of m, v, p, ema within 8 u of the magnitudes of its equation's terms (kernels.h), p's share of m's and v's errors
-// included.
-TEST_CASE("simt adam_ema matches the reference") {
-  AdamStep o;
-  o.weight_decay = .1, o.ema_decay = .99, o.gradient_scale = .3;
-  for (const std::int64_t step : {1, 3, 1000}) {
-    o.step = step;
-    for (const Index n : {0, 1, 65, 1000}) {
-      const auto g = uniform<float>(n, 1), p0 = uniform<float>(n, 2), m0 = uniform<float>(n, 3), e0 = uniform<float>(n, 4);
-      std::vector<float> v0 = uniform<float>(n, 5);
-      for (float& value : v0) value = .01f + value * value;
-      std::vector<double> p = converted<double>(p0), m = converted<double>(m0), v = converted<double>(v0),
-                          e = converted<double>(e0);
-      reference::adam_ema<double>(o, n, converted<double>(g).data(), p.data(), m.data(), v.data(), e.data());
-      const double t = static_cast<double>(step), c1 = 1 - std::pow(o.beta1, t), c2 = 1 - std::pow(o.beta2, t);
-      for (const Order order : simt::kAllOrders) {
-        std::vector<float> fp = p0, fm = m0, fv = v0, fe = e0, without = p0, wm = m0, wv = v0;
-        cuda::adam_ema(host(order), o, n, g.data(), fp.data(), fm.data(), fv.data(), fe.data());
-        cuda::adam_ema(host(order), o, n, g.data(), without.data(), wm.data(), wv.data(), nullptr);
-        CHECK(same_bits(fp, without));
-        double worst = 0;
-        for (std::size_t i = 0; i < fp.size(); ++i) {
-          const double scaled = std::fabs(o.gradient_scale * g[i]), before = std::fabs(p0[i]);
-          const double m_terms = std::fabs(m0[i]) + (1 - o.beta1) * (scaled + std::fabs(m0[i]));
-          const double v_terms = v0[i] + (1 - o.beta2) * (scaled * scaled + v0[i]);
-          const double scale = o.learning_rate / c1 / (std::sqrt(v[i] / c2) + o.epsilon), update = std::fabs(scale * m[i]);
-          const double p_terms =
-              before + o.learning_rate * o.weight_decay * before + update + scale * m_terms + update * v_terms / v[i] / 2;
-          const double ema_terms = std::fabs(e0[i]) + (1 - o.ema_decay) * (std::fabs(e0[i]) + p_terms);
-          worst = std::max({worst, std::fabs(fm[i] - m[i]) / m_terms, std::fabs(fv[i] - v[i]) / v_terms,
-                            std::fabs(fp[i] - p[i]) / p_terms, std::fabs(fe[i] - e[i]) / ema_terms});
+TEST_CASE("simt chain_update takes its step, by elements and by 16 bytes, with the same bits") {
+  for (const Index n : {0, 1, 3, 4, 16, 17, 1023, 1025}) {
+    for (const bool memory : {false, true}) {
+      for (const bool noise : {false, true}) {
+        for (const Index skew : {0, 1}) {
+          CAPTURE(n);
+          accepted([&](auto launch) { return accept_chain_update(launch, n, memory, noise, skew); });
         }
-        CHECK(worst <= 8 * kU);
       }
+    }
+  }
+  const auto f = uniform<float>(37, 1), z = uniform<float>(37, 2);
+  auto x = uniform<float>(37, 3), m = uniform<float>(37, 4), y = x, k = m;
+  const cuda::ChainStep step{0, 1, .9f, -.3f, .7f, .6f, .1f, -1.2f, .45f, 0};
+  const auto launch = host(Order::shuffled);
+  cuda::chain_update(launch, {37, step, f.data(), z.data(), x.data(), m.data()});
+  launch("naive", 1, 64, 0, cuda::ChainUpdateNaive{37, step, f.data(), z.data(), y.data(), k.data()});
+  CHECK((same_bits(x, y) && same_bits(m, k)));
+}
+
+TEST_CASE("simt adam_ema matches the reference") {
+  for (const std::int64_t step : {1, 3, 1000}) {
+    for (const Index n : {0, 1, 65, 1000, 1025}) {
+      CAPTURE(n);
+      accepted([&](auto launch) { return accept_adam(launch, step, n); });
     }
   }
 }
@@ -100,6 +78,14 @@ TEST_CASE("simt launchers refuse what they cannot mean") {
   float x[4] = {};
   const auto launch = host(Order::forward);
   CHECK_THROWS_AS(cuda::langevin_update(launch, {-1, 1, 1, x, x, x}), UsageError);
+  const auto step = [&](Index n, float x_m, float x_z, const float* f) {
+    return cuda::ChainUpdateInput{n, {0, 1, 1, 1, x_m, x_z, 0, 0, 0, 0}, f, nullptr, x, nullptr};
+  };
+  CHECK_NOTHROW(cuda::chain_update(launch, step(4, 0, 0, x)));
+  CHECK_THROWS_AS(cuda::chain_update(launch, step(-1, 0, 0, x)), UsageError);
+  CHECK_THROWS_AS(cuda::chain_update(launch, step(4, 1, 0, x)), UsageError);
+  CHECK_THROWS_AS(cuda::chain_update(launch, step(4, 0, 1, x)), UsageError);
+  CHECK_THROWS_AS(cuda::chain_update(launch, step(4, 0, 0, nullptr)), UsageError);
   CHECK_THROWS_AS(cuda::dsm_perturb(launch, {2, -1, x, x, x, x}), UsageError);
   CHECK_THROWS_AS(cuda::normals(launch, {0, Purpose::user, 0, 1U << 24, 0, 1, 1, x}), UsageError);
   CHECK_THROWS_AS(cuda::normals(launch, {0, Purpose::user, 0, 0, std::uint64_t{1} << 44, 1, 1, x}), UsageError);
