@@ -12,7 +12,7 @@ using simt::Order;
 
 namespace {
 
-constexpr Precision kFp32{0, 1}, kTf32{0x1p-10 + 0x1p-22, .125}, kTf32x3{0x3.01p-22, .375};
+constexpr Accuracy kFp32{0, 1}, kTf32{0x1p-10 + 0x1p-22, .125}, kTf32x3{0x3.01p-22, .375};
 
 struct Case {
   Index batch;
