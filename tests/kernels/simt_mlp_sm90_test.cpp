@@ -11,8 +11,8 @@ using simt::Order;
 
 namespace {
 
-constexpr testing::Precision kBf16{0x1p-7 + 0x1p-16,
-                                   1};  // sums of 16 products, the bias first; those of the last layer one by one
+constexpr testing::Accuracy kBf16{0x1p-7 + 0x1p-16,
+                                  1};  // sums of 16 products, the bias first; those of the last layer one by one
 
 struct Case {
   Index batch;
