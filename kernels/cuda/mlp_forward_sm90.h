@@ -340,8 +340,9 @@ struct Sm90Block {
       TWEEDIE_UNROLL
       for (int j = 0; j < Tile::kCols / 8; ++j) {
         const FloatPair pair = pair_at(w + Index{i} * Width + 8 * j);
-        y0 = math::fma(h[4 * j], pair.x, math::fma(h[4 * j + 1], pair.y, y0));
-        y1 = math::fma(h[4 * j + 2], pair.x, math::fma(h[4 * j + 3], pair.y, y1));
+        // The even column first: gcc 12 vectorises the other order wrongly where fma is a multiplication and an addition.
+        y0 = math::fma(h[4 * j + 1], pair.y, math::fma(h[4 * j], pair.x, y0));
+        y1 = math::fma(h[4 * j + 3], pair.y, math::fma(h[4 * j + 2], pair.x, y1));
       }
       for (int bits = 1; bits < 4; bits *= 2) {
         y0 += ctx.shuffle_xor(~0U, y0, bits);

@@ -31,8 +31,14 @@
 namespace tweedie::kernels::simt {
 
 #ifdef TWEEDIE_SIMT_ASSEMBLY
+// noipa: gcc would look into the body, see no vector register written, and keep values there across a switch to other threads.
+#ifdef __clang__
+#define TWEEDIE_SIMT_OPAQUE gnu::naked, gnu::noinline
+#else
+#define TWEEDIE_SIMT_OPAQUE gnu::naked, gnu::noinline, gnu::noipa
+#endif
 // switch_stack(save, next): rdi = where this side's stack pointer goes, rsi = the other side's.
-[[gnu::naked, gnu::noinline]] inline void switch_stack(void** /*save*/, void* /*next*/) {
+[[TWEEDIE_SIMT_OPAQUE]] inline void switch_stack(void** /*save*/, void* /*next*/) {
   __asm__ volatile(
       "pushq %rbp\n pushq %rbx\n pushq %r12\n pushq %r13\n pushq %r14\n pushq %r15\n"
       "movq %rsp, (%rdi)\n movq %rsi, %rsp\n"

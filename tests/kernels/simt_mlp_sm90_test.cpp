@@ -70,7 +70,7 @@ std::vector<float> plainly(const Mlp& net, int level, const float* x) {
     for (int chunk = 0; chunk < chunks; ++chunk) {
       float part[4] = {};
       for (int k = chunk * columns; k < (chunk + 1) * columns; k += 8) {
-        for (int t = 0; t < 4; ++t) part[t] = term(k + 2 * t, term(k + 2 * t + 1, part[t]));
+        for (int t = 0; t < 4; ++t) part[t] = term(k + 2 * t + 1, term(k + 2 * t, part[t]));
       }
       const float sum = (part[0] + part[1]) + (part[2] + part[3]);
       y = chunk == 0 ? net.scale[level] * (sum + last.bias[o]) : math::fma(net.scale[level], sum, y);
