@@ -7,9 +7,9 @@
 #include <algorithm>
 #include <numeric>
 
+#include "tweedie/core/parallel.h"
 #include "tweedie/kernels/kernels.h"
 #include "tweedie/models/detail/fused_engine.h"
-#include "tweedie/models/detail/linear_rows.h"
 #include "tweedie/models/score_network.h"
 
 namespace tweedie::detail {
@@ -105,6 +105,8 @@ namespace {
 
 class LevelsEngine final : public FusedEngine {
  public:
+  static constexpr Index kColumns = 32;  // of the level biases, a thread's least
+
   LevelsEngine(const NoiseConditionalScoreNetwork& network, const Objective& objective)
       : FusedEngine(network),
         hidden_dim_(network.options().hidden_dim),
@@ -128,9 +130,12 @@ class LevelsEngine final : public FusedEngine {
           " levels; the fused engine trains on the network's levels: use SigmaSampling::levels, or engine tape for any sigma");
     const ParameterTensor& first = layout_[1];
     for (Index r = 0; r < hidden_dim_; ++r) std::copy_n(flat + first.offset + r * first.cols, dim_, from_x_.row(r).data());
-    linear_rows(
-        levels_, hidden_dim_, hidden_dim_, flat + layout_[0].offset, hidden_dim_, flat + first.offset + dim_, first.cols,
-        [&](Index) { return flat + layout_[2].offset; }, level_bias_.data());
+    const float *embedding = flat + layout_[0].offset, *from_level = flat + first.offset + dim_, *b0 = flat + layout_[2].offset;
+    tweedie::parallel_for(hidden_dim_, kColumns, [&](Index begin, Index end) {
+      for (Index l = 0; l < levels_; ++l) std::copy(b0 + begin, b0 + end, level_bias_.row(l).data() + begin);
+      kernels::gemm({.m = levels_, .n = end - begin, .k = hidden_dim_, .transpose_b = true, .beta = 1}, embedding, hidden_dim_,
+                    from_level + begin * first.cols, first.cols, level_bias_.data() + begin, hidden_dim_);
+    });
     for (int i = 0; i < net_.layers; ++i) {
       const ParameterTensor& w = layout_[2 * i + 1];
       net_.layer[i] = {i == 0 ? from_x_.data() : flat + w.offset, i == 0 ? level_bias_.data() : flat + layout_[2 * i + 2].offset,
@@ -164,15 +169,19 @@ class LevelsEngine final : public FusedEngine {
 
   void finish_gradient(const float* flat, const Batch&, std::span<const float>, float* gradient) override {
     const Index h = hidden_dim_, ld = dim_ + h;
-    const float *embedding = flat + layout_[0].offset, *d = level_bias_gradient_.data();
-    kernels::gemm({.m = levels_, .n = h, .k = h}, d, h, flat + layout_[1].offset + dim_, ld, gradient + layout_[0].offset, h);
-    kernels::gemm({.m = h, .n = h, .k = levels_, .transpose_a = true}, d, h, embedding, h, gradient + layout_[1].offset + dim_,
-                  ld);
-    float* const bias = gradient + layout_[2].offset;
-    std::copy_n(d, h, bias);
-    for (Index l = 1; l < levels_; ++l) {
-      for (Index i = 0; i < h; ++i) bias[i] += d[l * h + i];
-    }
+    const float *embedding = flat + layout_[0].offset, *from_level = flat + layout_[1].offset + dim_,
+                *d = level_bias_gradient_.data();
+    float *const to_embedding = gradient + layout_[0].offset, *const to_weight = gradient + layout_[1].offset + dim_,
+                 *const to_bias = gradient + layout_[2].offset;
+    tweedie::parallel_for(h, kColumns, [&](Index begin, Index end) {
+      kernels::gemm({.m = levels_, .n = end - begin, .k = h}, d, h, from_level + begin, ld, to_embedding + begin, h);
+      kernels::gemm({.m = end - begin, .n = h, .k = levels_, .transpose_a = true}, d + begin, h, embedding, h,
+                    to_weight + begin * ld, ld);
+      std::copy(d + begin, d + end, to_bias + begin);
+      for (Index l = 1; l < levels_; ++l) {
+        for (Index i = begin; i < end; ++i) to_bias[i] += d[l * h + i];
+      }
+    });
   }
 
   const Index hidden_dim_, levels_;

@@ -17,17 +17,36 @@ double lower_tail(double z) { return .5 * std::erfc(-z / std::numbers::sqrt2); }
 
 }  // namespace
 
+// Ratios of polynomials in (p - 1/2)^2, and in sqrt(-ln p) towards the tail  [Wichura 1988, Algorithm AS 241, PPND16].
 double normal_quantile_lower(double p) {
   check(p >= 0 && p <= .5, "normal_quantile_lower: p is ", p, "; give a number in [0, 1/2]");
   if (p == 0) return -std::numeric_limits<double>::infinity();
-  // Abramowitz & Stegun 26.2.23, |error| < 4.5e-4; then Halley's steps on Phi(z) - p, which cube the error.
-  const double t = std::sqrt(-2 * std::log(p));
-  double z = (2.515517 + t * (.802853 + t * .010328)) / (1 + t * (1.432788 + t * (.189269 + t * .001308))) - t;
-  for (int step = 0; step < 2; ++step) {
-    const double e = (lower_tail(z) - p) * std::sqrt(2 * std::numbers::pi) * std::exp(.5 * z * z);
-    z -= e / (1 + .5 * z * e);
-  }
-  return z;
+  struct Ratio {
+    double above[8], below[8];
+    double at(double x) const {
+      double a = above[7], b = below[7];
+      for (int i = 6; i >= 0; --i) a = a * x + above[i], b = b * x + below[i];
+      return a / b;
+    }
+  };
+  static constexpr Ratio kMiddle = {{3.3871328727963666080, 133.14166789178437745, 1971.5909503065514427, 13731.693765509461125,
+                                     45921.953931549871457, 67265.770927008700853, 33430.575583588128105, 2509.0809287301226727},
+                                    {1, 42.313330701600911252, 687.18700749205790830, 5394.1960214247511077,
+                                     21213.794301586595867, 39307.895800092710610, 28729.085735721942674, 5226.4952788528545610}};
+  static constexpr Ratio kSide = {
+      {1.42343711074968357734, 4.63033784615654529590, 5.76949722146069140550, 3.64784832476320460504, 1.27045825245236838258,
+       .241780725177450611770, 2.27238449892691845833e-2, 7.74545014278341407640e-4},
+      {1, 2.05319162663775882187, 1.67638483018380384940, .689767334985100004550, .148103976427480074590,
+       1.51986665636164571966e-2, 5.47593808499534494600e-4, 1.05075007164441684324e-9}};
+  static constexpr Ratio kTail = {
+      {6.65790464350110377720, 5.46378491116411436990, 1.78482653991729133580, .296560571828504891230, 2.65321895265761230930e-2,
+       1.24266094738807843860e-3, 2.71155556874348757815e-5, 2.01033439929228813265e-7},
+      {1, .599832206555887937690, .136929880922735805310, 1.48753612908506148525e-2, 7.86869131145613259100e-4,
+       1.84631831751005468180e-5, 1.42151175831644588870e-7, 2.04426310338993978564e-15}};
+  const double h = p - .5;
+  if (h >= -.425) return h * kMiddle.at(.180625 - h * h);
+  const double r = std::sqrt(-std::log(p));
+  return r <= 5 ? -kSide.at(r - 1.6) : -kTail.at(r - 5);
 }
 
 SigmaSampling SigmaSampling::lognormal(double p_mean, double p_std) {

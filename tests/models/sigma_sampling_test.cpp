@@ -22,6 +22,12 @@ TEST_CASE("the normal quantile inverts the distribution function") {
     const double z = normal_quantile_lower(p);
     CHECK(std::abs(normal_below(z) / p - 1) < 1e-13 + 4 * 0x1p-52 * z * z);
   }
+  for (int k = 1; k < 1000; ++k) {
+    const double p = k / 2000., tail = std::exp(-.7 * k);
+    CHECK(std::abs(normal_below(normal_quantile_lower(p)) / p - 1) < 1e-13);
+    const double z = normal_quantile_lower(tail);
+    CHECK(std::abs(normal_below(z) / tail - 1) < 1e-13 + 4 * 0x1p-52 * z * z);
+  }
   CHECK(std::isinf(normal_quantile_lower(0)));
   CHECK_THROWS_AS(normal_quantile_lower(.6), UsageError);
 }
