@@ -9,7 +9,7 @@ using namespace tweedie::kernels::testing;
 
 namespace {
 
-constexpr Precision kFp32{0, 1, 0, 0x1p-119};
+constexpr Accuracy kFp32{0, 1, 0, 0x1p-119};
 
 /// The pass over `batch` rows of x, which have `padding` columns of NaN between them, as out has.
 std::vector<float> forward(const TestNet& t, Index batch, const std::vector<float>& x, const int* level, Index padding = 0) {

@@ -31,16 +31,17 @@ struct TestNet {
   Mlp net;
 };
 
-struct Precision {
+struct Accuracy {
   double product;    // relative error of one product
   double roundings;  // per product, of sums: the executor rounds once per mma, that is once per eight products
   double silu = .5;  // u: silu's error beside 8 u |silu|
   double tiny = 0x1p-120;
+  double argument = 0;  // silu's error relative to its argument
 };
 /// How far beyond the bound `out` is, as a multiple; the bound carries each layer's errors (kernels.h; for devices
 /// cuda/mlp_forward.h) to the next.
 inline double beyond_bound(const TestNet& t, Index batch, const float* x, const std::vector<int>& level,
-                           const std::vector<float>& out, Precision precision) {
+                           const std::vector<float>& out, Accuracy accuracy) {
   const Mlp& net = t.net;
   const Index outputs = net.layer[net.layers - 1].out;
   std::vector<double> expected(out.size());
@@ -52,7 +53,7 @@ inline double beyond_bound(const TestNet& t, Index batch, const float* x, const 
     std::vector<double> h(wide.begin() + b * net.layer[0].in, wide.begin() + (b + 1) * net.layer[0].in), error(h.size());
     for (int l = 0; l < net.layers; ++l) {
       const MlpLayer& layer = net.layer[l];
-      const double sums = precision.product + (precision.roundings * ((layer.in + 7) / 8 * 8) + 1) * kU;
+      const double sums = accuracy.product + (accuracy.roundings * ((layer.in + 7) / 8 * 8) + 1) * kU;
       std::vector<double> next(static_cast<std::size_t>(layer.out)), next_error(next.size());
       for (std::size_t n = 0; n < next.size(); ++n) {
         double y = layer.bias[(l == 0 ? static_cast<std::size_t>(level[row]) * next.size() : 0) + n], magnitude = 0, carried = 0;
@@ -64,7 +65,8 @@ inline double beyond_bound(const TestNet& t, Index batch, const float* x, const 
         next[n] = y, next_error[n] = carried + sums * magnitude + kU * (magnitude + bias);
         if (l + 1 < net.layers) {
           next[n] = y / (1 + std::exp(-y));
-          next_error[n] = 1.1 * next_error[n] + (8 * std::fabs(next[n]) + precision.silu) * 1.01 * kU + precision.tiny;
+          next_error[n] = 1.1 * next_error[n] + accuracy.argument * (std::fabs(y) + next_error[n]) +
+                          (8 * std::fabs(next[n]) + accuracy.silu) * 1.01 * kU + accuracy.tiny;
         }
       }
       h = next, error = next_error;
