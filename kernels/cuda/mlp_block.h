@@ -11,6 +11,8 @@
 //
 // BlockForward: warps share the tile's rows and columns; a slab of weights (kCols outputs x kSteps blocks of inputs) is
 // multiplied while the next one comes by cp.async, across the seams of layers and of evaluations. One barrier a slab.
+// Where a layer's outputs are one pass of kCols columns, they stay in registers until all warps have read its inputs, and take
+// their place: half the activations' memory, so twice the rows for the same bytes from L2, for one more barrier a layer.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -41,7 +43,16 @@ struct BlockForward {
 
   Mlp net;
   PackedMlp packed;
-  int ld;
+  int ld, buffers;  // of activations: 1 in place, 2 where a hidden layer needs several passes
+
+  static BlockForward make(const Mlp& net, const PackedMlp& packed) {
+    int width = net.layer[0].in, buffers = 1;
+    for (int l = 0; l + 1 < net.layers; ++l) {
+      width = width < net.layer[l].out ? net.layer[l].out : width;
+      if (net.layer[l].out > Tile::kCols) buffers = 2;
+    }
+    return {net, packed, Unit::ld(width), buffers};
+  }
 
   struct State {
     unsigned char *even, *odd, *weights;  // activations of every second layer; two stages
@@ -49,8 +60,8 @@ struct BlockForward {
     int runs;                             // that are still to be fetched
   };
 
-  static Index shared_bytes(int width) { return 2 * Unit::kParts * Unit::plane(kRows, Unit::ld(width)) + 2 * kStage; }
-  TWEEDIE_HOST_DEVICE Index shared_bytes() const { return 2 * Unit::kParts * Unit::plane(kRows, ld) + 2 * kStage; }
+  TWEEDIE_HOST_DEVICE Index activation_bytes() const { return Unit::kParts * Unit::plane(kRows, ld); }
+  TWEEDIE_HOST_DEVICE Index shared_bytes() const { return buffers * activation_bytes() + 2 * kStage; }
   TWEEDIE_KERNEL int padded_inputs() const { return round_up(net.layer[0].in, Unit::kStep); }
 
   /// The next slab on its way to its stage, as one group; an empty one where nothing is left.
@@ -79,8 +90,8 @@ struct BlockForward {
 
   template <class Ctx>
   TWEEDIE_KERNEL State begin(Ctx& ctx, unsigned char* memory, int runs) const {
-    const Index buffer = Unit::kParts * Unit::plane(kRows, ld);
-    State state{memory, memory + buffer, memory + 2 * buffer, 0, 0, 0, 0, runs};
+    unsigned char* const weights = memory + buffers * activation_bytes();
+    State state{memory, weights - activation_bytes(), weights, 0, 0, 0, 0, runs};
     fetch(ctx, state);
     return state;
   }
@@ -153,7 +164,7 @@ struct BlockForward {
           fetch(ctx, state);
           multiply(ctx, h, step * Unit::kStep, slab, steps - step < kSteps ? steps - step : kSteps, layer.out - column, sum);
         }
-        const float* const bias = layer.bias;
+        if (buffers == 1 && !output) ctx.sync();  // every warp has read what the results replace
         TWEEDIE_UNROLL
         for (int j = 0; j < 2 * Tile::kPairs; ++j) {
           const int at = column + first + 8 * j + 2 * t;
@@ -162,8 +173,8 @@ struct BlockForward {
           for (int i = 0; i < 2 * Tile::kRowTiles; ++i) {
             const int row = first_row + 8 * i + g;
             const Index from = l == 0 ? Index{level_of(row)} * layer.out + at : Index{at};
-            const float y0 = at < layer.out ? sum[i / 2][j][i % 2 * 2] + bias[from] : 0.0f;
-            const float y1 = at + 1 < layer.out ? sum[i / 2][j][i % 2 * 2 + 1] + bias[from + 1] : 0.0f;
+            const float y0 = at < layer.out ? sum[i / 2][j][i % 2 * 2] + layer.bias[from] : 0.0f;
+            const float y1 = at + 1 < layer.out ? sum[i / 2][j][i % 2 * 2 + 1] + layer.bias[from + 1] : 0.0f;
             if (!output) {
               Unit::store(ctx, next, kRows, ld, row, at, Unit::silu(ctx, y0), Unit::silu(ctx, y1));
             } else {

@@ -305,9 +305,8 @@ struct MlpForwardPacked : MlpForwardInput {
 template <class Tile, Precision P, class Launch>
 bool mlp_forward_packed(Launch&& launch, const MlpForwardInput& k, const PackedMlp& packed, const Resources& resources) {
   using Forward = BlockForward<Tile, P>;
-  const int width = check_mlp_forward("cuda::mlp_forward", k);
-  if (Forward::shared_bytes(width) > resources.shared_bytes) return false;
-  const MlpForwardPacked<Forward> body{k, Forward{k.net, packed, MlpUnit<P>::ld(width)}};
+  const MlpForwardPacked<Forward> body{k, Forward::make(k.net, packed)};
+  if (body.forward.shared_bytes() > resources.shared_bytes) return false;
   const Index grid = (k.batch + Forward::kRows - 1) / Forward::kRows;
   if (grid > 0) {
     launch("mlp_forward", static_cast<int>(grid), Forward::kThreads, static_cast<int>(body.forward.shared_bytes()), body);
@@ -328,19 +327,21 @@ void mlp_forward_packed(Launch&& launch, const MlpForwardInput& k, const Resourc
                     name(P), " does not fit ", resources.shared_bytes, " bytes of shared memory; use mlp_forward_naive");
 }
 
-/// Bytes of scratch memory that mlp_forward needs: packed weights in bf16 and bf16x3, else none.
+/// Bytes of scratch memory for mlp_forward: its packed weights.
 inline Index mlp_forward_scratch_bytes(const Mlp& net, Precision precision) {
   check_mlp("cuda::mlp_forward_scratch_bytes", net);
-  if (precision == Precision::bf16) return packed_mlp_bytes<Precision::bf16>(net);
-  return precision == Precision::bf16x3 ? packed_mlp_bytes<Precision::bf16x3>(net) : 0;
+  return with_precision(precision, [&](auto p) { return packed_mlp_bytes<p.value>(net); });
 }
 
-/// The network for all rows; fp32 means three tf32 products of split operands. In bf16 and bf16x3 a launch before packs the
-/// weights. Throws UsageError for shapes, pointers, scratch memory that do not fit.
+/// The network for all rows; fp32 means three tf32 products of split operands. With scratch memory a launch before packs the
+/// weights; bf16 and bf16x3 need it, fp32 and tf32 come without it to the same bits by MlpForwardTiled, which reads the weights
+/// as they are, twice as often. Throws UsageError for shapes, pointers, scratch memory that do not fit.
 template <class Launch>
 void mlp_forward(Launch&& launch, const MlpForwardInput& k, Precision precision, const Resources& resources = {}) {
-  if (precision == Precision::bf16) return mlp_forward_packed<Precision::bf16>(launch, k, resources);
-  if (precision == Precision::bf16x3) return mlp_forward_packed<Precision::bf16x3>(launch, k, resources);
+  if (resources.scratch != nullptr || precision == Precision::bf16 || precision == Precision::bf16x3) {
+    with_precision(precision, [&](auto p) { mlp_forward_packed<p.value>(launch, k, resources); });
+    return;
+  }
   with_mlp_tile(check_mlp_forward("cuda::mlp_forward", k), resources.shared_bytes, [&](auto tile) {
     using Tile = decltype(tile);
     if (precision == Precision::tf32) {

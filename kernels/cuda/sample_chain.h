@@ -191,10 +191,9 @@ void launch_chain(Launch&& launch, const ChainInput& k, const Forward& forward) 
 template <class Tile, Precision P, class Launch>
 bool sample_chain_blocks(Launch&& launch, const ChainInput& k, const PackedMlp& packed, const Resources& resources) {
   using Forward = BlockForward<Tile, P>;
-  const int width = check_mlp("cuda::sample_chain", k.net);
-  const Index state = SampleChain<Forward>::state_bytes(k.net.layer[0].in);
-  if (Forward::shared_bytes(width) + state > resources.shared_bytes) return false;
-  launch_chain(launch, k, Forward{k.net, packed, MlpUnit<P>::ld(width)});
+  const Forward forward = Forward::make(k.net, packed);
+  if (forward.shared_bytes() + SampleChain<Forward>::state_bytes(k.net.layer[0].in) > resources.shared_bytes) return false;
+  launch_chain(launch, k, forward);
   return true;
 }
 template <int Tiles, Precision P, class Launch>

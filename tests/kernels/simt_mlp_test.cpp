@@ -50,8 +50,13 @@ TEST_CASE("simt mlp_forward matches the reference, whatever the sizes, in every 
         Scratch scratch(cuda::mlp_forward_scratch_bytes(t.net, precision));
         return run([&](auto launch, const auto& k) { cuda::mlp_forward(launch, k, precision, scratch.resources); });
       };
+      const auto plain = [&](Precision precision) {
+        return run([&](auto launch, const auto& k) { cuda::mlp_forward(launch, k, precision); });
+      };
       const auto half = in(Precision::tf32), full = in(Precision::fp32), brief = in(Precision::bf16),
                  split = in(Precision::bf16x3);
+      CHECK(same_bits(plain(Precision::tf32), half));
+      CHECK(same_bits(plain(Precision::fp32), full));
       CHECK(beyond_bound(t, batch, x.data(), level, naive, kFp32) == 0);
       CHECK(beyond_bound(t, batch, x.data(), level, half, kTf32) == 0);
       CHECK(beyond_bound(t, batch, x.data(), level, full, kTf32x3) == 0);
@@ -65,7 +70,7 @@ TEST_CASE("simt mlp_forward matches the reference, whatever the sizes, in every 
   }
 }
 
-TEST_CASE("simt mlp_forward: a row's bits depend neither on the tile nor on the other rows") {
+TEST_CASE("simt mlp_forward without scratch memory: a row's bits depend neither on the tile nor on the other rows") {
   const TestNet t({2, 72, 72, 2}, 1);
   const Index batch = 35;
   const auto x = uniform<float>(batch * 2, 8);
@@ -81,7 +86,7 @@ TEST_CASE("simt mlp_forward: a row's bits depend neither on the tile nor on the 
   CHECK(same_bits(run(cuda::MlpTileSmall{}, 33, 1), std::vector<float>(small.begin() + 66, small.begin() + 68)));
 }
 
-TEST_CASE("simt mlp_forward in bf16: a row's bits depend neither on the tile nor on the other rows") {
+TEST_CASE("simt mlp_forward: a row's bits depend neither on the tile nor on the other rows") {
   const TestNet t({3, 72, 72, 5}, 1);
   const Index batch = 35;
   const auto x = uniform<float>(batch * 3, 8);
@@ -102,6 +107,7 @@ TEST_CASE("simt mlp_forward in bf16: a row's bits depend neither on the tile nor
     CHECK(same_bits(run(cuda::BlockTile128{}, 0, batch), narrow));
     CHECK(same_bits(run(cuda::BlockTile32{}, 33, 1), std::vector<float>(narrow.begin() + 165, narrow.begin() + 170)));
   };
+  check_in(std::integral_constant<Precision, Precision::fp32>{});
   check_in(std::integral_constant<Precision, Precision::bf16>{});
   check_in(std::integral_constant<Precision, Precision::bf16x3>{});
 }
