@@ -10,7 +10,21 @@ template __global__ void run_kernel(const __grid_constant__ MlpForwardTiled<MlpT
 template __global__ void run_kernel(const __grid_constant__ MlpForwardTiled<MlpTile64, Products::tf32x3>);
 template __global__ void run_kernel(const __grid_constant__ MlpForwardTiled<MlpTile32, Products::tf32>);
 template __global__ void run_kernel(const __grid_constant__ MlpForwardTiled<MlpTile32, Products::tf32x3>);
+template __global__ void run_kernel(const __grid_constant__ MlpForwardTiled<MlpTile16, Products::tf32>);
 template __global__ void run_kernel(const __grid_constant__ MlpForwardTiled<MlpTileSmall, Products::tf32>);
+template __global__ void run_kernel(const __grid_constant__ MlpForwardTiled<MlpTile16, Products::tf32x3>);
 template __global__ void run_kernel(const __grid_constant__ MlpForwardTiled<MlpTileSmall, Products::tf32x3>);
+template __global__ void run_kernel(const __grid_constant__ PackMlp<Precision::bf16>);
+template __global__ void run_kernel(const __grid_constant__ MlpForwardPacked<BlockForward<BlockTile128, Precision::bf16>>);
+template __global__ void run_kernel(const __grid_constant__ MlpForwardPacked<BlockForward<BlockTile64, Precision::bf16>>);
+template __global__ void run_kernel(const __grid_constant__ MlpForwardPacked<BlockForward<BlockTile32, Precision::bf16>>);
+template __global__ void run_kernel(const __grid_constant__ MlpForwardPacked<BlockForward<BlockTile16, Precision::bf16>>);
+template __global__ void run_kernel(const __grid_constant__ MlpForwardPacked<BlockForward<BlockTileNarrow, Precision::bf16>>);
+template __global__ void run_kernel(const __grid_constant__ PackMlp<Precision::bf16x3>);
+template __global__ void run_kernel(const __grid_constant__ MlpForwardPacked<BlockForward<BlockTile128, Precision::bf16x3>>);
+template __global__ void run_kernel(const __grid_constant__ MlpForwardPacked<BlockForward<BlockTile64, Precision::bf16x3>>);
+template __global__ void run_kernel(const __grid_constant__ MlpForwardPacked<BlockForward<BlockTile32, Precision::bf16x3>>);
+template __global__ void run_kernel(const __grid_constant__ MlpForwardPacked<BlockForward<BlockTile16, Precision::bf16x3>>);
+template __global__ void run_kernel(const __grid_constant__ MlpForwardPacked<BlockForward<BlockTileNarrow, Precision::bf16x3>>);
 
 }  // namespace tweedie::kernels::cuda

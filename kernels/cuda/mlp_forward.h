@@ -18,9 +18,9 @@
 // equally by L2 and products; naive fp32 is bound by L2: 528 kB a row. SPDX-License-Identifier: MIT
 #pragma once
 
-#include "tweedie/core/check.h"
-#include "tweedie/kernels/cuda/ptx.h"
-#include "tweedie/kernels/math.h"
+#include "tweedie/kernels/cuda/mlp_block.h"
+#include "tweedie/kernels/cuda/mlp_input.h"
+#include "tweedie/kernels/cuda/mlp_packed.h"
 #include "tweedie/kernels/reference/mlp_forward.h"
 
 namespace tweedie::kernels::cuda {
@@ -37,9 +37,8 @@ struct MlpTile {
 };
 using MlpTile64 = MlpTile<2, 4, 2, 8, 32>;     // widths to 304
 using MlpTile32 = MlpTile<1, 8, 2, 4, 32>;     // widths to 616
-using MlpTileSmall = MlpTile<2, 2, 1, 2, 16>;  // widths to 880
-
-TWEEDIE_MATH int round_up8(int n) { return (n + 7) / 8 * 8; }
+using MlpTile16 = MlpTile<1, 8, 1, 4, 32>;     // widths to 1232
+using MlpTileSmall = MlpTile<2, 2, 1, 2, 16>;  // narrow networks
 
 /// A tile's shared memory: activations of the layer read and the layer written, two weight buffers.
 struct MlpShared {
@@ -112,12 +111,6 @@ TWEEDIE_KERNEL void multiply(Ctx& ctx, const float* h, int ld, const float* w, i
   }
 }
 
-/// x / (1 + 2^(-x log2 e)).
-template <class Ctx>
-TWEEDIE_KERNEL float silu_approx(Ctx& ctx, float x) {
-  return x * ctx.reciprocal_approx(1 + ctx.exp2_approx(-1.44269504f * x));
-}
-
 /// The network for the rows in memory.even (zeros in columns [D, round_up8(D))): store(row, column, h W^T + b) for each output.
 /// level_of(row) is a row's level. Starts and ends with all threads free to use the shared memory.
 template <class Tile, Products P, class Ctx, class LevelOf, class Store>
@@ -183,18 +176,6 @@ TWEEDIE_KERNEL void forward_tile(Ctx& ctx, const Mlp& net, const MlpShared& memo
   }
 }
 
-struct MlpForwardInput {
-  Mlp net;
-  Index batch;
-  const float* x;    // (B, D)
-  const int* level;  // (B), each in [0, levels); nullptr: common_level
-  int common_level;
-  float* out;  // (B, outputs)
-
-  TWEEDIE_KERNEL int level_of(Index row) const { return level == nullptr ? common_level : row < batch ? level[row] : 0; }
-  TWEEDIE_KERNEL float scale_of(Index row) const { return net.scale == nullptr ? 1.0f : net.scale[level_of(row)]; }
-};
-
 struct MlpForwardNaive : MlpForwardInput {
   static constexpr int kThreads = 128;
   int width;  // of the widest layer
@@ -249,36 +230,6 @@ struct MlpForwardTiled : MlpForwardInput {
 
 // ---- launchers: launch(name, grid, block, shared bytes, body); nothing is launched for no rows ----
 
-inline constexpr int kMaxSharedBytes = 227 * 1024;  // sm_90; older devices have less and refuse such a launch
-
-/// The widest layer (input included) of an Mlp or MlpD, after a look at the whole network.
-template <class Net>
-int check_mlp(const char* function, const Net& net) {
-  check(net.layers >= 1 && net.layers <= Mlp::kMaxLayers, function, ": ", net.layers, " layers; this kernel takes 1 to ",
-        Mlp::kMaxLayers);
-  check(net.levels >= 1, function, ": ", net.levels, " levels; the first bias is (levels, width) with at least 1");
-  int width = net.layer[0].in;
-  for (int i = 0; i < net.layers; ++i) {
-    const auto& layer = net.layer[i];
-    check(layer.in >= 1 && layer.out >= 1 && layer.in <= 1 << 20 && layer.out <= 1 << 20, function, ": layer ", i, " is (",
-          layer.out, ", ", layer.in, "); both sizes lie in [1, 2^20]");
-    check(layer.weight != nullptr && layer.bias != nullptr, function, ": layer ", i, " has no weight or no bias; pass zeros");
-    check(i == 0 || layer.in == net.layer[i - 1].out, function, ": layer ", i, " takes ", layer.in, " columns, layer ", i - 1,
-          " gives ", net.layer[i - 1].out);
-    width = width < layer.out ? layer.out : width;
-  }
-  return width;
-}
-
-inline int check_mlp_forward(const char* function, const MlpForwardInput& k) {
-  const int width = check_mlp(function, k.net);
-  check(k.batch >= 0 && k.batch < Index{1} << 31, function, ": B = ", k.batch, " rows; it lies in [0, 2^31), cut the batch");
-  check(k.level != nullptr || (k.common_level >= 0 && k.common_level < k.net.levels), function,
-        ": common_level = ", k.common_level, " of ", k.net.levels, " levels");
-  check(k.batch == 0 || (k.x != nullptr && k.out != nullptr), function, ": x or out is a null pointer");
-  return width;
-}
-
 /// Leading dimension of the activations, and bytes of shared memory that a tile needs with `extra` more floats a row.
 inline int mlp_ld(int width) { return round_up8(width) + 4; }
 template <class Tile>
@@ -297,11 +248,11 @@ void mlp_forward_naive(Launch&& launch, const MlpForwardInput& k) {
 
 /// One tile size; mlp_forward chooses.
 template <class Tile, Products P, class Launch>
-void mlp_forward_tiled(Launch&& launch, const MlpForwardInput& k) {
+void mlp_forward_tiled(Launch&& launch, const MlpForwardInput& k, const Resources& resources = {}) {
   const int width = check_mlp_forward("cuda::mlp_forward", k);
   const Index bytes = mlp_shared_bytes<Tile>(width);
-  check(bytes <= kMaxSharedBytes, "cuda::mlp_forward: width ", width, " needs ", bytes,
-        " bytes of shared memory, a block has 232448; the widest network is 880, use mlp_forward_naive");
+  check(bytes <= resources.shared_bytes, "cuda::mlp_forward: width ", width, " needs ", bytes,
+        " bytes of shared memory, a block has ", resources.shared_bytes, "; use mlp_forward_naive");
   const int grid = static_cast<int>((k.batch + Tile::kRows - 1) / Tile::kRows);
   if (grid > 0) {
     launch("mlp_forward", grid, Tile::kThreads, static_cast<int>(bytes), MlpForwardTiled<Tile, P>{k, mlp_ld(width)});
@@ -310,24 +261,93 @@ void mlp_forward_tiled(Launch&& launch, const MlpForwardInput& k) {
 
 /// visit(tile) with the tile for a width: the most rows that shared memory holds, small ones where a big one would be padding.
 template <class Visit>
-void with_mlp_tile(int width, int extra, Visit visit) {
-  if (width > 64 && mlp_shared_bytes<MlpTile64>(width, extra) <= kMaxSharedBytes) {
+void with_mlp_tile(int width, int shared_bytes, Visit visit) {
+  if (width > 64 && mlp_shared_bytes<MlpTile64>(width) <= shared_bytes) {
     visit(MlpTile64{});
-  } else if (width > 64 && mlp_shared_bytes<MlpTile32>(width, extra) <= kMaxSharedBytes) {
+  } else if (width > 64 && mlp_shared_bytes<MlpTile32>(width) <= shared_bytes) {
     visit(MlpTile32{});
+  } else if (width > 64) {
+    visit(MlpTile16{});
   } else {
     visit(MlpTileSmall{});
   }
 }
 
+/// A forward (mlp_block.h) for rows from memory.
+template <class Forward>
+struct MlpForwardPacked : MlpForwardInput {
+  static constexpr int kRows = Forward::kRows, kThreads = Forward::kThreads;
+  Forward forward;
+
+  template <class Ctx>
+  TWEEDIE_KERNEL void operator()(Ctx& ctx) const {
+    const Index first = Index{ctx.block()} * kRows;
+    const int dim = net.layer[0].in, quads = forward.padded_inputs() / 4, outputs = net.layer[net.layers - 1].out;
+    typename Forward::State state = forward.begin(ctx, ctx.template dynamic_shared<unsigned char>(), 1);
+    for (int i = ctx.thread(); i < kRows * quads; i += kThreads) {
+      const int row = i / quads, column = i % quads * 4;
+      float values[4] = {};
+      TWEEDIE_UNROLL
+      for (int e = 0; e < 4; ++e) {
+        if (first + row < batch && column + e < dim) values[e] = x[(first + row) * dim + column + e];
+      }
+      forward.input(ctx, state, row, column, values);
+    }
+    forward.run(
+        ctx, state, [&](int row) { return level_of(first + row); },
+        [&](int row, int column, float y) {
+          if (first + row < batch) out[(first + row) * outputs + column] = scale_of(first + row) * y;
+        });
+  }
+};
+
+/// One tile; false, and nothing launched, where it does not fit. mlp_forward chooses.
+template <class Tile, Precision P, class Launch>
+bool mlp_forward_packed(Launch&& launch, const MlpForwardInput& k, const PackedMlp& packed, const Resources& resources) {
+  using Forward = BlockForward<Tile, P>;
+  const MlpForwardPacked<Forward> body{k, Forward::make(k.net, packed)};
+  if (body.forward.shared_bytes() > resources.shared_bytes) return false;
+  const Index grid = (k.batch + Forward::kRows - 1) / Forward::kRows;
+  if (grid > 0) {
+    launch("mlp_forward", static_cast<int>(grid), Forward::kThreads, static_cast<int>(body.forward.shared_bytes()), body);
+  }
+  return true;
+}
+
+template <Precision P, class Launch>
+void mlp_forward_packed(Launch&& launch, const MlpForwardInput& k, const Resources& resources) {
+  const int width = check_mlp_forward("cuda::mlp_forward", k), sms = resources.multiprocessors;
+  if (k.batch == 0) return;
+  const PackedMlp packed = pack_mlp<P>("cuda::mlp_forward", launch, k.net, resources);
+  if (width <= 64 && mlp_forward_packed<BlockTileNarrow, P>(launch, k, packed, resources)) return;
+  if (k.batch > Index{64} * sms && mlp_forward_packed<BlockTile128, P>(launch, k, packed, resources)) return;
+  if (k.batch > Index{32} * sms && mlp_forward_packed<BlockTile64, P>(launch, k, packed, resources)) return;
+  if (mlp_forward_packed<BlockTile32, P>(launch, k, packed, resources)) return;
+  check<UsageError>(mlp_forward_packed<BlockTile16, P>(launch, k, packed, resources), "cuda::mlp_forward: width ", width, " in ",
+                    name(P), " does not fit ", resources.shared_bytes, " bytes of shared memory; use mlp_forward_naive");
+}
+
+/// Bytes of scratch memory for mlp_forward: its packed weights.
+inline Index mlp_forward_scratch_bytes(const Mlp& net, Precision precision) {
+  check_mlp("cuda::mlp_forward_scratch_bytes", net);
+  return with_precision(precision, [&](auto p) { return packed_mlp_bytes<p.value>(net); });
+}
+
+/// The network for all rows; fp32 means three tf32 products of split operands. With scratch memory a launch before packs the
+/// weights; bf16 and bf16x3 need it, fp32 and tf32 come without it to the same bits by MlpForwardTiled, which reads the weights
+/// as they are, twice as often. Throws UsageError for shapes, pointers, scratch memory that do not fit.
 template <class Launch>
-void mlp_forward(Launch&& launch, const MlpForwardInput& k, Products products) {
-  with_mlp_tile(check_mlp_forward("cuda::mlp_forward", k), 0, [&](auto tile) {
+void mlp_forward(Launch&& launch, const MlpForwardInput& k, Precision precision, const Resources& resources = {}) {
+  if (resources.scratch != nullptr || precision == Precision::bf16 || precision == Precision::bf16x3) {
+    with_precision(precision, [&](auto p) { mlp_forward_packed<p.value>(launch, k, resources); });
+    return;
+  }
+  with_mlp_tile(check_mlp_forward("cuda::mlp_forward", k), resources.shared_bytes, [&](auto tile) {
     using Tile = decltype(tile);
-    if (products == Products::tf32) {
-      mlp_forward_tiled<Tile, Products::tf32>(launch, k);
+    if (precision == Precision::tf32) {
+      mlp_forward_tiled<Tile, Products::tf32>(launch, k, resources);
     } else {
-      mlp_forward_tiled<Tile, Products::tf32x3>(launch, k);
+      mlp_forward_tiled<Tile, Products::tf32x3>(launch, k, resources);
     }
   });
 }

@@ -54,9 +54,14 @@ struct DeviceThread {
     extern __shared__ __align__(16) unsigned char dynamic_memory[];
     return reinterpret_cast<T*>(dynamic_memory);
   }
+  /// 16 bytes bypass L1, which then keeps biases and steps.
   template <int Bytes>
   __device__ void copy_async(void* to, const void* from, bool predicate = true) const {
     const auto address = static_cast<std::uint32_t>(__cvta_generic_to_shared(to));
+    if constexpr (Bytes == 16) {
+      asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(address), "l"(from), "r"(predicate ? 16 : 0) : "memory");
+      return;
+    }
     asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;" ::"r"(address), "l"(from), "n"(Bytes), "r"(predicate ? Bytes : 0)
                  : "memory");
   }
@@ -92,6 +97,32 @@ struct DeviceThread {
     asm volatile("mma.sync.aligned.m8n8k4.row.col.f64.f64.f64.f64 {%0, %1}, {%2}, {%3}, {%0, %1};"
                  : "+d"(d[0]), "+d"(d[1])
                  : "d"(a), "d"(b));
+  }
+  /// (first, second) rounded to bf16's 7 bits, ties to even; first in the low half.
+  __device__ std::uint32_t to_bf16x2(float first, float second) const {
+    std::uint32_t y;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(second), "f"(first));
+    return y;
+  }
+  /// tanh x, relative error 2^-11 [PTX ISA, tanh].
+  __device__ float tanh_approx(float x) const {
+    float y;
+    asm("tanh.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+  }
+  /// Four matrices of 8 rows of 16 bytes: see the executor's.
+  __device__ void load_matrix_x4(std::uint32_t (&to)[4], const void* row) const {
+    const auto address = static_cast<std::uint32_t>(__cvta_generic_to_shared(row));
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
+                 : "r"(address)
+                 : "memory");
+  }
+  __device__ void mma_bf16(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]) const {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
   }
 };
 

@@ -161,6 +161,18 @@ class Thread {
   ///   a (g, t)     b (t, g)     d0 (g, 2t)  d1 (g, 2t + 1)      as (row, column)      [PTX ISA, matrix fragments for mma.m8n8k4]
   void mma_f64(double (&d)[2], double a, double b, int line = __builtin_LINE());
 
+  /// cvt.rn.bf16x2: 7 bits of mantissa, ties to even; `first` in the low half.
+  static std::uint32_t to_bf16x2(float first, float second) { return to_bf16(first) | to_bf16(second) << 16; }
+  /// The device's is wrong by up to 2^-11, relatively.
+  static float tanh_approx(float x) { return std::tanh(x); }
+  /// ldmatrix.x4: lane 8 i + r names the 16 bytes of row r of matrix i; of matrix i every lane gets word lane % 4 of row lane /
+  /// 4, that is elements (g, 2t) and (g, 2t + 1) in bf16, (g, t) in tf32.
+  void load_matrix_x4(std::uint32_t (&to)[4], const void* row, int line = __builtin_LINE());
+  /// d (16, 8) += a (16, 16) b (16, 8): mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32. g, t and d as in mma_tf32; a word
+  /// holds two neighbours along k, the first in its low half:
+  ///   a0 (g, 2t)  a1 (g + 8, 2t)  a2 (g, 2t + 8)  a3 (g + 8, 2t + 8)     b0 (2t, g)  b1 (2t + 8, g)        [PTX ISA, m16n8k16]
+  void mma_bf16(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2], int line = __builtin_LINE());
+
   [[noreturn]] void fault(const std::string& what) const;
 
  private:
@@ -174,6 +186,13 @@ class Thread {
     int group;
   };
   struct Aborted {};
+
+  static std::uint32_t to_bf16(float x) {
+    std::uint32_t bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    if ((bits & 0x7FFFFFFFU) > 0x7F800000U) return 0x7FFFU;  // the instruction's one NaN
+    return (bits + 0x7FFFU + (bits >> 16 & 1U)) >> 16;
+  }
 
   void wait(Wait kind, unsigned mask, int line);
   /// Until come() is true; it may be asked at any time that all threads wait.
@@ -525,6 +544,49 @@ inline void Thread::mma_tf32(float (&d)[4], const std::uint32_t (&a)[4], const s
       std::memcpy(&left, slot(row % 8 * 4 + k % 4), sizeof left);
       std::memcpy(&right, slot(col * 4 + k % 4), sizeof right);
       sum += value(left.a[row / 8 + 2 * (k / 4)]) * value(right.b[k / 4]);
+    }
+    d[i] = static_cast<float>(sum);
+  }
+  wait(Wait::warp, ~0U, line);
+}
+
+inline void Thread::load_matrix_x4(std::uint32_t (&to)[4], const void* row, int line) {
+  if (present() != ~0U) fault(join("ldmatrix at line ", line, " in a warp of fewer than 32 threads"));
+  if (reinterpret_cast<std::uintptr_t>(row) % 16 != 0) fault(join("ldmatrix at line ", line, ": a row is not at 16 bytes"));
+  std::memcpy(slot(lane()), &row, sizeof row);
+  wait(Wait::warp, ~0U, line);
+  for (int i = 0; i < 4; ++i) {
+    const unsigned char* from;
+    std::memcpy(&from, slot(8 * i + lane() / 4), sizeof from);
+    std::memcpy(&to[i], from + 4 * (lane() % 4), 4);
+  }
+  wait(Wait::warp, ~0U, line);
+}
+
+inline void Thread::mma_bf16(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2], int line) {
+  struct Operands {
+    std::uint32_t a[4], b[2];
+  } mine;
+  std::memcpy(mine.a, a, sizeof a);
+  std::memcpy(mine.b, b, sizeof b);
+  if (present() != ~0U) fault(join("mma at line ", line, " in a warp of fewer than 32 threads"));
+  std::memcpy(slot(lane()), &mine, sizeof mine);
+  wait(Wait::warp, ~0U, line);
+  const auto value = [](std::uint32_t word, int half) {
+    float x;
+    word = half == 0 ? word << 16 : word & 0xFFFF0000U;
+    std::memcpy(&x, &word, sizeof x);
+    return static_cast<double>(x);
+  };
+  const int g = lane() / 4, t = lane() % 4;
+  for (int i = 0; i < 4; ++i) {
+    const int row = g + 8 * (i / 2), col = 2 * t + i % 2;
+    double sum = d[i];
+    for (int k = 0; k < 16; ++k) {
+      Operands left, right;
+      std::memcpy(&left, slot(row % 8 * 4 + k % 8 / 2), sizeof left);
+      std::memcpy(&right, slot(col * 4 + k % 8 / 2), sizeof right);
+      sum += value(left.a[row / 8 + 2 * (k / 8)], k % 2) * value(right.b[k / 8], k % 2);
     }
     d[i] = static_cast<float>(sum);
   }

@@ -36,6 +36,7 @@ struct Accuracy {
   double roundings;  // per product, of sums: the executor rounds once per mma, that is once per eight products
   double silu = .5;  // u: silu's error beside 8 u |silu|
   double tiny = 0x1p-120;
+  double argument = 0;  // silu's error relative to its argument
 };
 /// How far beyond the bound `out` is, as a multiple; the bound carries each layer's errors (kernels.h; for devices
 /// cuda/mlp_forward.h) to the next.
@@ -64,7 +65,8 @@ inline double beyond_bound(const TestNet& t, Index batch, const float* x, const 
         next[n] = y, next_error[n] = carried + sums * magnitude + kU * (magnitude + bias);
         if (l + 1 < net.layers) {
           next[n] = y / (1 + std::exp(-y));
-          next_error[n] = 1.1 * next_error[n] + (8 * std::fabs(next[n]) + accuracy.silu) * 1.01 * kU + accuracy.tiny;
+          next_error[n] = 1.1 * next_error[n] + accuracy.argument * (std::fabs(y) + next_error[n]) +
+                          (8 * std::fabs(next[n]) + accuracy.silu) * 1.01 * kU + accuracy.tiny;
         }
       }
       h = next, error = next_error;

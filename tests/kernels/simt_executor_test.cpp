@@ -93,6 +93,37 @@ struct OneMma {
   }
 };
 
+/// c (16, 8) = a (16, 16) b (16, 8) by one mma in bf16, where lane `lane` alone holds a 1: half `half` of word `word` of a or of
+/// b; the other operand is given.
+struct OneInBf16 {
+  int lane, word, half;
+  bool in_a;
+  const float* other;  // (16, 16) a, or (16, 8) b
+  float* c;
+  template <class Ctx>
+  void operator()(Ctx& ctx) const {
+    const int g = ctx.lane() / 4, t = ctx.lane() % 4;
+    std::uint32_t a[4] = {}, b[2] = {};
+    const std::uint32_t one = ctx.lane() == lane ? 0x3F80U << 16 * half : 0;
+    if (in_a) {
+      a[word] = one;
+      for (int i = 0; i < 2; ++i) {
+        const int k = 2 * t + 8 * i;
+        b[i] = ctx.to_bf16x2(other[k * 8 + g], other[(k + 1) * 8 + g]);
+      }
+    } else {
+      b[word] = one;
+      for (int i = 0; i < 4; ++i) {
+        const int row = g + 8 * (i % 2), k = 2 * t + 8 * (i / 2);
+        a[i] = ctx.to_bf16x2(other[row * 16 + k], other[row * 16 + k + 1]);
+      }
+    }
+    float d[4] = {};
+    ctx.mma_bf16(d, a, b);
+    c[g * 8 + 2 * t] = d[0], c[g * 8 + 2 * t + 1] = d[1], c[(g + 8) * 8 + 2 * t] = d[2], c[(g + 8) * 8 + 2 * t + 1] = d[3];
+  }
+};
+
 /// Whether every order gives `expected`.
 template <class Body>
 bool always(const simt::LaunchShape& shape, const Body& body, const std::vector<float>& out, const std::vector<float>& expected) {
@@ -153,6 +184,77 @@ TEST_CASE("mma has the PTX tables' layout; a wrong fragment index shows") {
   }
   CHECK(always({1, 32, 0}, OneMma<false>{a.data(), b.data(), c.data()}, c, expected));
   CHECK_FALSE(always({1, 32, 0}, OneMma<true>{a.data(), b.data(), c.data()}, c, expected));
+}
+
+TEST_CASE("mma in bf16 has the PTX tables' layout, read off them for some lanes") {
+  struct Place {
+    int lane, word, half, row, col;
+  };
+  // PTX ISA, m16n8k16, .bf16: A's a0, a1 | a2, a3 | a4, a5 | a6, a7 in words 0 to 3; B's b0, b1 | b2, b3 in words 0 and 1.
+  const Place in_a[] = {{0, 0, 0, 0, 0},  {0, 0, 1, 0, 1},   {0, 1, 0, 8, 0},   {0, 2, 0, 0, 8},   {0, 3, 1, 8, 9},
+                        {3, 0, 0, 0, 6},  {4, 0, 0, 1, 0},   {5, 1, 1, 9, 3},   {18, 2, 0, 4, 12}, {18, 3, 0, 12, 12},
+                        {31, 0, 1, 7, 7}, {31, 1, 0, 15, 6}, {31, 2, 1, 7, 15}, {31, 3, 1, 15, 15}};
+  const Place in_b[] = {{0, 0, 0, 0, 0},  {0, 0, 1, 1, 0},  {0, 1, 0, 8, 0},  {1, 0, 0, 2, 0},   {4, 0, 0, 0, 1},
+                        {7, 1, 1, 15, 1}, {18, 0, 1, 5, 4}, {31, 0, 0, 6, 7}, {31, 1, 0, 14, 7}, {31, 1, 1, 15, 7}};
+  std::vector<float> a(256), b(128), c(128);
+  for (int i = 0; i < 256; ++i) a[static_cast<std::size_t>(i)] = static_cast<float>(i);  // exact in bf16
+  for (int i = 0; i < 128; ++i) b[static_cast<std::size_t>(i)] = static_cast<float>(i + 1);
+  for (const Place& p : in_a) {
+    CAPTURE(p.lane);
+    CAPTURE(p.word);
+    std::vector<float> expected(128);
+    for (std::size_t n = 0; n < 8; ++n) {
+      expected[static_cast<std::size_t>(p.row) * 8 + n] = b[static_cast<std::size_t>(p.col) * 8 + n];
+    }
+    CHECK(always({1, 32, 0}, OneInBf16{p.lane, p.word, p.half, true, b.data(), c.data()}, c, expected));
+  }
+  for (const Place& p : in_b) {
+    CAPTURE(p.lane);
+    CAPTURE(p.word);
+    std::vector<float> expected(128);
+    for (std::size_t m = 0; m < 16; ++m) {
+      expected[m * 8 + static_cast<std::size_t>(p.col)] = a[m * 16 + static_cast<std::size_t>(p.row)];
+    }
+    CHECK(always({1, 32, 0}, OneInBf16{p.lane, p.word, p.half, false, a.data(), c.data()}, c, expected));
+  }
+}
+
+TEST_CASE("ldmatrix: a lane's word of matrix i is word lane % 4 of the row that lane 8 i + lane / 4 names; misuse is a fault") {
+  for (const Order order : simt::kAllOrders) {
+    simt::launch("ldmatrix", {1, 32, 0}, order, [](simt::Thread& ctx) {
+      TWEEDIE_SHARED(std::uint32_t, rows, 32 * 8);
+      for (int i = 0; i < 8; ++i) rows[8 * ctx.lane() + i] = static_cast<std::uint32_t>(100 * ctx.lane() + i);
+      ctx.sync_warp();
+      std::uint32_t to[4];
+      ctx.load_matrix_x4(to, rows + 8 * (31 - ctx.lane()) + 4);  // lane r names row 31 - r, from its fifth word on
+      for (int i = 0; i < 4; ++i) {
+        if (to[i] != static_cast<std::uint32_t>(100 * (31 - 8 * i - ctx.lane() / 4) + 4 + ctx.lane() % 4)) ctx.fault("ldmatrix");
+      }
+    });
+  }
+  const auto from = [](int offset) {
+    return [offset](simt::Thread& ctx) {
+      TWEEDIE_SHARED(std::uint32_t, rows, 32 * 8);
+      std::uint32_t to[4];
+      ctx.load_matrix_x4(to, rows + offset);
+    };
+  };
+  CHECK(mentions(fault_of({1, 32, 0}, from(1)), "not at 16 bytes"));
+  CHECK(mentions(fault_of({1, 16, 0}, from(0)), "fewer than 32 threads"));
+}
+
+TEST_CASE("bf16 rounds to 7 bits, ties to even; NaN and the infinities stay") {
+  const auto round = [](float x) { return __builtin_bit_cast(float, simt::Thread::to_bf16x2(0, x)); };
+  CHECK(round(1) == 1);
+  CHECK(round(1 + 0x1p-7f) == 1 + 0x1p-7f);
+  CHECK(round(1 + 0x1p-8f) == 1);                       // a tie, to even
+  CHECK(round(1 + 0x1p-8f + 0x1p-23f) == 1 + 0x1p-7f);  // above it
+  CHECK(round(1 + 0x1p-7f + 0x1p-8f) == 1 + 0x1p-6f);   // a tie, to even
+  CHECK(round(-1 - 0x1p-8f - 0x1p-7f) == -1 - 0x1p-6f);
+  CHECK(round(3.4e38f) == HUGE_VALF);  // beyond the largest number
+  CHECK(round(-HUGE_VALF) == -HUGE_VALF);
+  CHECK(std::isnan(round(kNaN<float>)));
+  CHECK(simt::Thread::to_bf16x2(1, 2) == 0x40003F80U);  // the first in the low half
 }
 
 TEST_CASE("divergent barriers and deadlocks are named with their lines") {

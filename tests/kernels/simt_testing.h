@@ -14,4 +14,16 @@ inline auto host(simt::Order order) {
   };
 }
 
+/// Scratch memory at a 16-byte boundary, and the device's other resources.
+class Scratch {
+ public:
+  explicit Scratch(Index bytes) : memory_(static_cast<std::size_t>(bytes / 16 + 1)) {
+    resources.scratch = memory_.data(), resources.scratch_bytes = bytes;
+  }
+  cuda::Resources resources;
+
+ private:
+  std::vector<cuda::Words4> memory_;
+};
+
 }  // namespace tweedie::kernels::testing
