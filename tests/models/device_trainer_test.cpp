@@ -1,6 +1,5 @@
-// device_trainer_test.cpp - the trainer on a device that is the host executor: the CPU's run within rounding, checkpoints that move
-// between devices, reports, divergence, what it refuses.
-// SPDX-License-Identifier: MIT
+// device_trainer_test.cpp - the trainer on a device that is the host executor: the CPU's run within rounding, checkpoints that
+// move between devices, reports, divergence, what it refuses. SPDX-License-Identifier: MIT
 #include <doctest/doctest.h>
 
 #include <algorithm>
@@ -10,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "tweedie/kernels/cuda/device.h"
 #include "tweedie/kernels/cuda/device_training.h"
 #include "tweedie/kernels/simt/runtime.h"
 #include "tweedie/models/continuous_network.h"
@@ -62,9 +62,7 @@ TrainOptions options(bool on_device) {
 /// As far as the weights of two runs may be apart: a step moves a weight by lr m / (sqrt(v) + epsilon), whose derivative in the
 /// gradient is at most 2 lr / epsilon; gradients differ by the roundings of their sums, (2 layers (width + dim) + rows) u of the
 /// largest (fused_engine_test.cpp), and by what the weights differ already, which doubles it at most over 20 small steps.
-double allowed(double largest_gradient) {
-  return 2 * 20 * 1e-3 * 2 / .1 * (2 * 3 * (16 + 2) + 24) * kU * largest_gradient;
-}
+double allowed(double largest_gradient) { return 2 * 20 * 1e-3 * 2 / .1 * (2 * 3 * (16 + 2) + 24) * kU * largest_gradient; }
 double largest_gradient() {
   const ScoreNetwork net = network();
   const Batch batch = perturb(table(), *net.levels(), Rng{3});
@@ -217,7 +215,8 @@ TEST_CASE("what a device does not train is refused with the reason and the remed
   CHECK(contains(why([](auto& o) { o.on_device = nullptr, o.device = "cuda:x"; }), "cuda:N"));
   ScoreNetwork net = network();
   CHECK(contains(message_of([&] {
-                   Trainer(net, [](std::uint64_t, Rows<float>) {}, {.steps = 3, .on_device = std::make_shared<Executor>()}, Rng{1});
+                   Trainer(
+                       net, [](std::uint64_t, Rows<float>) {}, {.steps = 3, .on_device = std::make_shared<Executor>()}, Rng{1});
                  }),
                  "fresh draws"));
   ContinuousScoreNetwork continuous({.data_dim = 2, .hidden_dim = 8}, Rng{1});
