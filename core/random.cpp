@@ -3,7 +3,6 @@
 #include "tweedie/core/random.h"
 
 #include <algorithm>
-#include <bit>
 #include <type_traits>
 
 #include "tweedie/core/detail/normal_kernels.h"
@@ -163,21 +162,12 @@ template void Rng::normals(Purpose, std::uint32_t, std::uint64_t, Rows<double>, 
 template void Rng::uniforms(Purpose, std::uint32_t, std::uint64_t, Rows<float>, std::uint32_t) const;
 template void Rng::uniforms(Purpose, std::uint32_t, std::uint64_t, Rows<double>, std::uint32_t) const;
 
-// Lemire, "Fast random integer generation in an interval" (2019): the high word of x n is uniform once the low words below
-// 2^64 mod n are refused. A refused word's successor is the next of the same counter, then of the next block.
 std::uint64_t Rng::integer(Purpose purpose, std::uint32_t step, std::uint64_t row, std::uint64_t n,
                            std::uint32_t sub_draw) const {
   check(n >= 1, "Rng::integer: n must be at least 1");
-  __extension__ using Wide = unsigned __int128;
-  const std::uint64_t refused_below = (0 - n) % n;
-  for (std::uint32_t block = 0;; ++block) {
-    std::uint32_t w[4];
-    words(purpose, step, row, block, sub_draw, w);
-    for (int k = 0; k < 4; k += 2) {
-      const Wide product = static_cast<Wide>(join_words(w[k], w[k + 1])) * n;
-      if (static_cast<std::uint64_t>(product) >= refused_below) return static_cast<std::uint64_t>(product >> 64);
-    }
-  }
+  check(row < kRowLimit && sub_draw < kSubDrawLimit, "Rng::integer: row ", row, ", sub_draw ", sub_draw,
+        " do not fit the counter (row < 2^44, sub_draw < 2^24)");
+  return detail::integer_below(key_, purpose, step, row, n, sub_draw);
 }
 
 double Rng::uniform(Purpose purpose, std::uint32_t step, std::uint64_t row, std::uint32_t sub_draw) const {
@@ -186,52 +176,36 @@ double Rng::uniform(Purpose purpose, std::uint32_t step, std::uint64_t row, std:
   return static_cast<double>((join_words(w[0], w[1]) >> 11) + 1) * 0x1p-53;
 }
 
-// A balanced Feistel network on 2 half_bits bits >= log2 n. Each round is a bijection whatever its function, so the network
-// permutes [0, 2^(2 half_bits)); walking its cycle until the value falls below n restricts it to [0, n) (Black and
-// Rogaway, 2002). Four rounds of a random function suffice for wide halves (Luby and Rackoff, 1988); narrow ones get more.
-Permutation::Permutation(const Rng& rng, std::uint32_t epoch, std::uint64_t n) : rng_(rng), epoch_(epoch), n_(n) {
+Permutation::Permutation(const Rng& rng, std::uint32_t epoch, std::uint64_t n) : network_() {
   check(n >= 1, "Permutation: of no elements; n must be at least 1");
-  const auto bits = static_cast<std::uint32_t>(std::bit_width(n - 1));
-  half_bits_ = std::max(1U, (bits + 1) / 2);
-  rounds_ = 4 + 32 / half_bits_;
+  network_ = detail::Feistel::of(rng.key(), epoch, n);
 }
 
 std::uint64_t Permutation::operator()(std::uint64_t position) const {
-  check(position < n_, "Permutation: position ", position, " of ", n_, " elements");
-  const std::uint64_t mask = (std::uint64_t{1} << half_bits_) - 1;
-  std::uint64_t value = position;
-  do {
-    std::uint64_t left = value >> half_bits_, right = value & mask;
-    for (std::uint32_t round = 0; round < rounds_; ++round) {
-      const PhiloxWords w = philox4x32(philox_counter(Purpose::permutation, epoch_, right, round, 0), rng_.key());
-      const std::uint64_t next = left ^ (w.v[0] & mask);
-      left = right;
-      right = next;
-    }
-    value = (left << half_bits_) | right;
-  } while (value >= n_);
-  return value;
+  check(position < network_.n, "Permutation: position ", position, " of ", network_.n, " elements");
+  return network_(position);
 }
 
 void Permutation::apply(std::span<std::uint64_t> positions) const {
   static const detail::WordKernel kernel = choose_word_kernel();
-  const std::uint64_t mask = (std::uint64_t{1} << half_bits_) - 1;
+  const auto& [key, n, epoch, half_bits, rounds] = network_;
+  const std::uint64_t mask = network_.mask();
   for (std::size_t first = 0; first < positions.size(); first += kCounters) {
     const std::span<std::uint64_t> block = positions.subspan(first, std::min<std::size_t>(kCounters, positions.size() - first));
     std::uint32_t left[kCounters] = {}, right[kCounters] = {}, words[kCounters];
     std::size_t walking[kCounters], count = block.size();  // places whose value is not below n yet
     for (std::size_t i = 0; i < count; ++i) {
-      check(block[i] < n_, "Permutation: position ", block[i], " of ", n_, " elements");
+      check(block[i] < n, "Permutation: position ", block[i], " of ", n, " elements");
       walking[i] = i;
     }
     while (count > 0) {
       for (std::size_t i = 0; i < count; ++i) {
-        left[i] = static_cast<std::uint32_t>(block[walking[i]] >> half_bits_);
+        left[i] = static_cast<std::uint32_t>(block[walking[i]] >> half_bits);
         right[i] = static_cast<std::uint32_t>(block[walking[i]] & mask);
       }
-      for (std::uint32_t round = 0; round < rounds_; ++round) {
-        const PhiloxWords c = philox_counter(Purpose::permutation, epoch_, 0, round, 0);
-        kernel(right, c.v[1], c.v[2], c.v[3], rng_.key(), static_cast<int>((count + 15) / 16 * 16), words);
+      for (std::uint32_t round = 0; round < rounds; ++round) {
+        const PhiloxWords c = philox_counter(Purpose::permutation, epoch, 0, round, 0);
+        kernel(right, c.v[1], c.v[2], c.v[3], key, static_cast<int>((count + 15) / 16 * 16), words);
         for (std::size_t i = 0; i < count; ++i) {
           const std::uint32_t next = left[i] ^ (words[i] & static_cast<std::uint32_t>(mask));
           left[i] = right[i];
@@ -240,9 +214,9 @@ void Permutation::apply(std::span<std::uint64_t> positions) const {
       }
       std::size_t left_over = 0;
       for (std::size_t i = 0; i < count; ++i) {
-        const std::uint64_t value = (std::uint64_t{left[i]} << half_bits_) | right[i];
+        const std::uint64_t value = (std::uint64_t{left[i]} << half_bits) | right[i];
         block[walking[i]] = value;
-        if (value >= n_) walking[left_over++] = walking[i];
+        if (value >= n) walking[left_over++] = walking[i];
       }
       count = left_over;
     }

@@ -12,6 +12,7 @@
 
 #include <cstdint>
 
+#include "tweedie/core/detail/draws.h"
 #include "tweedie/core/matrix.h"
 #include "tweedie/core/philox.h"
 
@@ -65,11 +66,7 @@ class TWEEDIE_API Permutation {
   void apply(std::span<std::uint64_t> positions) const;
 
  private:
-  Rng rng_;
-  std::uint32_t epoch_;
-  std::uint64_t n_;
-  std::uint32_t half_bits_;
-  std::uint32_t rounds_;
+  detail::Feistel network_;
 };
 
 }  // namespace tweedie

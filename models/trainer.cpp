@@ -6,11 +6,13 @@
 #include <cmath>
 #include <limits>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "tweedie/core/detail/parse_number.h"
 #include "tweedie/core/files/checksum.h"
 #include "tweedie/models/detail/batches.h"
+#include "tweedie/models/detail/device_training.h"
 
 namespace tweedie {
 
@@ -18,7 +20,8 @@ namespace {
 
 constexpr double kSmoothing = .98;
 constexpr std::int64_t kChapterEpochs = 100;
-constexpr Index kLossBins = 8;  // of ln sigma, in reports of networks without levels
+constexpr std::int64_t kDeviceSteps = 256;  // at most between two looks at a device
+constexpr Index kLossBins = 8;              // of ln sigma, in reports of networks without levels
 
 SigmaSampling sampling_of(const Network& net, const TrainOptions& options) {
   if (options.sigma_sampling.kind() != SigmaSampling::Kind::automatic) return options.sigma_sampling;
@@ -44,6 +47,10 @@ std::uint32_t fingerprint(ConstRows<float> data) {
   for (Index r = 0; r < data.rows(); ++r) sum = crc32c(std::as_bytes(data.row(r)), sum);
   return sum;
 }
+
+constexpr const char* kLossNotFinite = "the loss is not finite";
+constexpr const char* kGradientNotFinite = "the gradient is not finite";
+constexpr const char* kGrown = "the loss has grown beyond max_loss_growth times its start";
 
 double stored_number(const Checkpoint& checkpoint, const std::string& key, const std::string& path) {
   const auto found = checkpoint.metadata.find(key);
@@ -73,7 +80,9 @@ struct Trainer::State {
         rng(stream),
         sampling(sampling_of(network, options)),
         levels(levels_of(network, sampling)),
+        device(detail::training_device(network, options, sampling, static_cast<bool>(generator))),
         engine(make_engine()),
+        engine_name(device ? join("fused, ", device->name(), ", ", options.precision) : std::string(engine->name())),
         adam(network.layout().size(), options.adam),
         gradient(network.layout().size()) {
     check_options(static_cast<bool>(generator));
@@ -88,15 +97,18 @@ struct Trainer::State {
     const Index counted = net.levels() == nullptr ? kLossBins : on_levels() ? levels.size() : 0;
     level_sums = Buffer<double>(counted);
     level_counts = Buffer<std::int64_t>(counted);
+    if (device) start_device_run();
   }
 
   Network& net;
   TrainOptions options;
-  Rng rng;                 // as given: what a checkpoint stores
-  SigmaSampling sampling;  // never automatic
-  NoiseLevels levels;      // of a network without: the ends of its range
-  std::unique_ptr<TrainingEngine> engine;
-  std::unique_ptr<TrainingEngine> valid_engine;  // with memory of its own: the training engine's stays as it is
+  Rng rng;                                        // as given: what a checkpoint stores
+  SigmaSampling sampling;                         // never automatic
+  NoiseLevels levels;                             // of a network without: the ends of its range
+  std::shared_ptr<kernels::cuda::Device> device;  // nullptr: the host computes
+  std::unique_ptr<TrainingEngine> engine;         // where the device trains, idle
+  std::string engine_name;                        // what trains
+  std::unique_ptr<TrainingEngine> valid_engine;   // with memory of its own: the training engine's stays as it is
   Adam adam;
   Buffer<float> gradient;  // (P)
   Buffer<float> ema;       // (P), or empty
@@ -124,6 +136,7 @@ struct Trainer::State {
     const bool between = net.levels() != nullptr && !on_levels();
     check(!between || options.engine != "fused", "train: engine is fused and sigma_sampling ", describe(sampling),
           "; the fused engine trains on the network's levels: give SigmaSampling::levels, or engine auto or tape");
+    if (device) return make_training_step(net, options.objective, "cpu", "fp32", "fused");  // validates
     return make_training_step(net, options.objective, options.device, options.precision, between ? "tape" : options.engine);
   }
 
@@ -185,9 +198,23 @@ struct Trainer::State {
     return std::clamp(static_cast<Index>(place * static_cast<double>(kLossBins)), Index{0}, kLossBins - 1);
   }
 
-  double step() {
+  // Steps that may go by before run() must look: 1 on the host.
+  std::int64_t steps_at_once() const {
+    if (!device) return 1;
+    std::int64_t most = std::min(total_steps - steps, kDeviceSteps);
+    for (const std::int64_t every : {options.log_every, options.checkpoint_every}) {
+      if (every > 0) most = std::min(most, every - steps % every);
+    }
+    return most;
+  }
+
+  double advance(std::int64_t count) {
     check(raw.size() == 0, "Trainer::step: use_ema() has ended this run");
     check(steps < total_steps, "Trainer::step: all ", total_steps, " steps are done");
+    return device ? device_steps(count) : step();
+  }
+
+  double step() {
     const Batch& batch = batches->draw(steps);
     const double loss = engine->loss_and_gradient(std::as_const(net).parameters(), batch, gradient.span(), row_losses.span());
     const double norm = adam.norm(gradient.span());
@@ -219,19 +246,49 @@ struct Trainer::State {
   }
 
   void check_progress(double loss, double norm, double smoothed_loss) {
-    if (!std::isfinite(loss)) diverged(loss, norm, "the loss is not finite");
-    if (!std::isfinite(norm)) diverged(loss, norm, "the gradient is not finite");
+    if (!std::isfinite(loss)) diverged(loss, norm, kLossNotFinite);
+    if (!std::isfinite(norm)) diverged(loss, norm, kGradientNotFinite);
     if (options.max_loss_growth == 0) return;
-    if (loss_limit == 0) {
-      // A network that answers 0 has the denoising loss D/2 w(sigma); the weights are largest at one of the ends. A start below
-      // that (a trained network, a lucky batch, a learned log-variance whose losses are negative) is no measure.
-      const double weight = std::max(loss_weight(options.objective, levels.min()), loss_weight(options.objective, levels.max()));
-      const double zero = .5 * static_cast<double>(net.dim()) * weight;
-      loss_limit = options.max_loss_growth * std::max(std::abs(loss), zero);
-    }
+    if (loss_limit == 0) loss_limit = options.max_loss_growth * std::max(std::abs(loss), zero_loss());
     if (smoothed_loss > loss_limit) {
-      diverged(loss, norm, "the loss has grown beyond max_loss_growth times its start");
+      diverged(loss, norm, kGrown);
     }
+  }
+  // A network that answers 0 has the denoising loss D/2 w(sigma); the weights are largest at one of the ends. A start below
+  // that (a trained network, a lucky batch, a learned log-variance whose losses are negative) is no measure.
+  double zero_loss() const {
+    const double weight = std::max(loss_weight(options.objective, levels.min()), loss_weight(options.objective, levels.max()));
+    return .5 * static_cast<double>(net.dim()) * weight;
+  }
+
+  // ---- On a device
+
+  std::optional<detail::DeviceRun> device_run;
+
+  void start_device_run() { device_run.emplace(device, net, options, *batches, kSmoothing, zero_loss()); }
+
+  double device_steps(std::int64_t count) {
+    using kernels::cuda::Divergence;
+    std::vector<kernels::cuda::TrainingRate> rates;
+    for (std::int64_t t = steps; t < steps + count; ++t) {
+      rates.push_back({options.learning_rate * schedule_factor(options.schedule, t, total_steps),
+                       options.ema > 0 ? ema_decay(options.ema, options.ema_warmup, t) : 0});
+    }
+    const kernels::cuda::TrainingProgress start{.steps = steps, .loss_average = loss_average, .loss_limit = loss_limit};
+    const kernels::cuda::TrainingProgress now = device_run->advance(net, adam, std::as_const(ema).span(), start, rates);
+    if (now.steps > steps) last_rate = rates[static_cast<std::size_t>(now.steps - steps - 1)].learning_rate;
+    steps = now.steps;
+    loss_average = now.loss_average;
+    loss_limit = now.loss_limit;
+    if (now.diverged != Divergence::none) {
+      batches->draw(steps);
+      device_run->row_losses(row_losses.span());
+      const bool bad_loss = now.diverged == Divergence::loss, bad_norm = now.diverged == Divergence::gradient;
+      diverged(now.loss, now.gradient_norm, bad_loss ? kLossNotFinite : bad_norm ? kGradientNotFinite : kGrown);
+    }
+    last_loss = now.loss;
+    last_norm = now.gradient_norm;
+    return last_loss;
   }
 
   [[noreturn]] void diverged(double loss, double norm, const char* what) const {
@@ -297,13 +354,13 @@ Trainer::Trainer(Network& net, FreshRows draw, TrainOptions options, const Rng& 
 Trainer::Trainer(Trainer&&) noexcept = default;
 Trainer::~Trainer() = default;
 
-double Trainer::step() { return state_->step(); }
+double Trainer::step() { return state_->advance(1); }
 
 bool Trainer::run(const TrainingCallback& callback) {
   State& s = *state_;
   while (!done()) {
     if (s.options.cancel != nullptr && s.options.cancel->load(std::memory_order_relaxed)) return false;
-    s.step();
+    s.advance(s.steps_at_once());
     const bool save_now = s.options.checkpoint_every > 0 && s.steps % s.options.checkpoint_every == 0;
     if (!s.options.checkpoint_path.empty() && (save_now || done())) save(s.options.checkpoint_path);
     const bool log_now = s.steps % s.options.log_every == 0 || done();
@@ -314,7 +371,7 @@ bool Trainer::run(const TrainingCallback& callback) {
 
 std::int64_t Trainer::steps_done() const { return state_->steps; }
 std::int64_t Trainer::total_steps() const { return state_->total_steps; }
-std::string_view Trainer::engine() const { return state_->engine->name(); }
+std::string_view Trainer::engine() const { return state_->engine_name; }
 std::span<const std::int64_t> Trainer::validation_rows() const { return state_->batches->validation_rows(); }
 
 TrainingStep Trainer::report() {
@@ -331,24 +388,27 @@ TrainingStep Trainer::report() {
   r.gradient_norm = s.last_norm;
   r.has_valid_loss = !validation_rows().empty();
   if (r.has_valid_loss) r.valid_loss = s.batches->validation_loss(*s.valid_engine, ema_parameters());
+  if (s.device_run) s.device_run->add_level_losses(s.level_sums.span(), s.level_counts.span());
   for (Index l = 0; l < s.level_sums.size(); ++l) {
     r.level_losses.push_back(s.level_counts[l] > 0 ? s.level_sums[l] / static_cast<double>(s.level_counts[l])
                                                    : std::numeric_limits<double>::quiet_NaN());
     s.level_sums[l] = 0;
     s.level_counts[l] = 0;
   }
-  r.engine = std::string(s.engine->name());
+  r.engine = s.engine_name;
   r.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - s.begin).count();
   return r;
 }
 
 std::span<const float> Trainer::ema_parameters() const {
+  if (state_->device_run) state_->device_run->fetch_ema(state_->ema.span());
   return state_->ema.size() > 0 ? std::as_const(state_->ema).span() : state_->raw_parameters();
 }
 
 void Trainer::use_ema() {
   State& s = *state_;
   if (s.ema.size() == 0 || s.raw.size() > 0) return;
+  ema_parameters();
   s.raw = State::copy_of(s.net.parameters());
   std::copy(s.ema.begin(), s.ema.end(), s.net.parameters().begin());
   s.net.parameters_changed();
@@ -380,7 +440,9 @@ std::optional<PostHocEma> load_post_hoc(const Checkpoint& checkpoint, const Para
 }  // namespace
 
 void Trainer::save(const std::string& path) const {
-  const State& s = *state_;
+  State& s = *state_;
+  ema_parameters();  // from the device, where one trains
+  if (s.device_run) s.device_run->fetch_moments(s.adam);
   const ParameterLayout& layout = s.net.layout();
   Checkpoint checkpoint = make_checkpoint(s.net);
   checkpoint.set_parameters("", layout, s.raw_parameters());
@@ -392,7 +454,7 @@ void Trainer::save(const std::string& path) const {
   checkpoint.step = s.steps;
   checkpoint.rng = s.rng;
   checkpoint.metadata = s.settings();
-  checkpoint.metadata["engine"] = std::string(s.engine->name());
+  checkpoint.metadata["engine"] = s.engine_name;
   checkpoint.metadata["train.total_steps"] = join(s.total_steps);
   checkpoint.metadata["train.loss_average"] = join(s.loss_average);
   checkpoint.metadata["train.loss_limit"] = join(s.loss_limit);
@@ -443,6 +505,7 @@ void Trainer::resume(const std::string& path) {
   s.steps = checkpoint.step;
   s.loss_average = average;
   s.loss_limit = limit;
+  if (s.device) s.start_device_run();
   s.begin = std::chrono::steady_clock::now();
 }
 

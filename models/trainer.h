@@ -12,8 +12,11 @@
 // A conditional network is trained on TrainingData, whose labels and covariates go with their rows through shuffling, validation
 // split and resuming. With condition_dropout p it learns the unconditional score too, as classifier-free guidance needs: each
 // row goes without its condition with probability p [Ho & Salimans 2022, Alg. 1].
-// In the steady state a step allocates nothing, but where it puts a copy of the weights' averages by (explicit score matching
-// aside: its D recorded gradients come in vectors). SPDX-License-Identifier: MIT
+// On a CUDA device (TrainOptions::device) run() takes the steps between two reports, checkpoints or looks at *cancel (at most
+// 256) as one: the batch, its noise, the update and the averages are made there, and the network's parameters come back at the
+// end. Checkpoints move freely between devices; a resumed run draws the same noise on any. In the steady state a step allocates
+// nothing, but where it puts a copy of the weights' averages by (explicit score matching aside: its D recorded gradients come in
+// vectors). SPDX-License-Identifier: MIT
 #pragma once
 
 #include <atomic>
@@ -34,6 +37,10 @@
 #include "tweedie/models/training_engine.h"
 
 namespace tweedie {
+
+namespace kernels::cuda {
+class Device;
+}
 
 /// A table with what each row is conditioned on: what the network was built for, all of it and nothing else. Views; the data
 /// outlives the trainer.
@@ -66,11 +73,14 @@ struct TrainOptions {
   std::string checkpoint_path = {};   // written after the last step (not by a run that was ended early); empty: never
   std::int64_t checkpoint_every = 0;  // and every so many steps; 0: only then
   double max_loss_growth = 1e4;       // the smoothed loss above this many times its start is a divergence; 0: only non-finite is
-  std::string device = "auto";        // auto | cpu
-  std::string precision = "fp32";     // fp32
-  std::string engine = "auto";        // auto | tape | fused
+  // auto | cpu | cuda | cuda:N. A CUDA device trains denoising and flow matching of the chapter's network on its levels, on a
+  // table, with the same rows, levels and noise as the CPU. auto takes the first one for such runs where there is one.
+  std::string device = "auto";
+  std::string precision = "fp32";                  // fp32; on a CUDA device also tf32
+  std::string engine = "auto";                     // auto | tape | fused
   std::function<void(Checkpoint&)> annotate = {};  // adds to every checkpoint that the run writes: column names, scaling
   const std::atomic<bool>* cancel = nullptr;       // looked at before every step: true ends the run as a callback's false does
+  std::shared_ptr<kernels::cuda::Device> on_device = {};  // trains there, whatever `device` says
 };
 
 /// What a callback is told.

@@ -77,10 +77,10 @@ bool one_of(std::string_view text, std::initializer_list<std::string_view> names
 
 std::unique_ptr<TrainingEngine> make_training_step(const Network& model, const Objective& objective, const std::string& device,
                                                    const std::string& precision, const std::string& engine) {
-  check<ResourceError>(device != "cuda" && device.rfind("cuda:", 0) != 0, "make_training_step: device '", device,
-                       "' is not in this build; it has cpu (auto takes it)");
+  check(device != "cuda" && device.rfind("cuda:", 0) != 0, "make_training_step: device is '", device,
+        "'; single steps are computed on the CPU, a CUDA device takes whole runs (Trainer): give auto or cpu");
   check(one_of(device, {"auto", "cpu"}), "make_training_step: device is '", device, "'; give auto or cpu");
-  check(precision == "fp32", "make_training_step: precision is '", precision, "'; training runs in fp32");
+  check(precision == "fp32", "make_training_step: precision is '", precision, "'; on the CPU training runs in fp32");
   check(one_of(engine, {"auto", "tape", "fused"}), "make_training_step: engine is '", engine, "'; give auto, tape or fused");
   if (engine != "tape") {
     if (auto fused = detail::make_fused_engine(model, objective)) return fused;

@@ -24,10 +24,10 @@ class TWEEDIE_API TrainingEngine {
 };
 
 /// The one place that decides what computes a training step. device auto | cpu, precision fp32, engine auto | tape | fused;
-/// anything else throws ResourceError (a known device that is not there) or UsageError naming what exists. auto says its choice
-/// by name(). fused computes denoising and flow matching, any weighting, of the chapter's network on its levels (such an engine
-/// refuses batches without levels) and of a ContinuousScoreNetwork that is an mlp, its conditions and log-variance included; at
-/// small widths it is several times as fast as the tape. auto takes it where it can.
+/// anything else throws UsageError naming what exists. (Trainer takes whole runs to a CUDA device; it asks for the rest here.)
+/// auto says its choice by name(). fused computes denoising and flow matching, any weighting, of the chapter's network on its
+/// levels (such an engine refuses batches without levels) and of a ContinuousScoreNetwork that is an mlp, its conditions and
+/// log-variance included; at small widths it is several times as fast as the tape. auto takes it where it can.
 TWEEDIE_API std::unique_ptr<TrainingEngine> make_training_step(const Network& model, const Objective& objective,
                                                                const std::string& device = "auto",
                                                                const std::string& precision = "fp32",

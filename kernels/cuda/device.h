@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "tweedie/kernels/cuda/inputs.h"
+#include "tweedie/kernels/cuda/training_run.h"
 
 namespace tweedie::kernels::cuda {
 
@@ -38,6 +39,9 @@ class Device {
   /// Whether sample_chain() takes a network of these layers in this precision: its tiles must fit the shared memory.
   virtual bool takes_chain(const Mlp& net, Precision precision) const = 0;
   virtual void mlp_divergence(const MlpDivergenceInput& input) = 0;
+  /// A training run, without weights yet; the device outlives it. Throws UsageError for a setup or a precision that it does not
+  /// take, naming what it does.
+  virtual std::unique_ptr<TrainingRun> make_training(const TrainingSetup& setup, Precision precision) = 0;
 };
 
 /// How many CUDA devices there are; 0 in a build without nvcc or on a machine without a driver.

@@ -23,6 +23,11 @@ class Batches {
   Index train_count() const { return data_.rows.rows() - static_cast<Index>(valid_rows_.size()); }
   const std::vector<std::int64_t>& validation_rows() const { return valid_rows_; }
 
+  /// Keys of the streams that choose an epoch's order, the rows kept apart, and a step's levels and noise.
+  std::uint64_t order_key() const { return streams_.order.key(); }
+  std::uint64_t split_key() const { return streams_.valid.key(); }
+  std::uint64_t noise_key() const { return streams_.noise.key(); }
+
   /// From now on by another stream, its validation rows included.
   void restart(const Rng& rng);
   /// The batch of a step; its memory is used again.

@@ -595,8 +595,8 @@ TEST_CASE("the factory names what exists") {
   CHECK(name(net, Denoising{}, "tape") == "tape");
   CHECK(name(net, Sliced{}, "auto") == "tape");
   CHECK(name(Recorder(2, .1, 1), Denoising{}, "auto") == "tape");
-  CHECK_THROWS_AS(make_training_step(net, Denoising{}, "cuda"), ResourceError);
-  CHECK_THROWS_AS(make_training_step(net, Denoising{}, "cuda:1"), ResourceError);
+  CHECK_THROWS_AS(make_training_step(net, Denoising{}, "cuda"), UsageError);
+  CHECK_THROWS_AS(make_training_step(net, Denoising{}, "cuda:1"), UsageError);
   CHECK(contains(message_of([&] { make_training_step(net, Denoising{}, "gpu"); }), "give auto or cpu"));
   CHECK(contains(message_of([&] { make_training_step(net, Denoising{}, "cpu", "bf16"); }), "fp32"));
   CHECK(contains(message_of([&] { make_training_step(net, Denoising{}, "cpu", "fp32", "fast"); }), "give auto, tape or fused"));
