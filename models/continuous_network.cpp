@@ -203,7 +203,7 @@ detail::PerceptronRows ContinuousScoreNetwork::perceptron_rows(std::span<const d
   result.rows = result.bias.rows();
   for (Index r = 0; r < result.rows; ++r) {
     const double at = sigma[sigma.size() == 1 ? 0 : static_cast<std::size_t>(r)];
-    const Coefficients c = coefficients(options_, at);
+    const detail::Coefficients c = detail::coefficients(options_, at);
     result.x.push_back(c.a / at);
     result.f.push_back(c.b / at);
     result.input.push_back(trunk_->c_in(at));

@@ -487,7 +487,7 @@ struct Trunk::Pass {
 
 Perceptron Trunk::perceptron() const {
   if (options_.architecture != Architecture::mlp) return {};
-  return {.first = body_ + 1, .layers = options_.num_layers};
+  return {.first = parts_.body + 1, .layers = options_.num_layers};
 }
 
 MatrixD Trunk::first_bias(const double* flat, std::span<const double> sigma, const Condition* condition, Index rows) const {
