@@ -4,6 +4,7 @@
 #include "tweedie/models/device_score.h"
 
 #include <algorithm>
+#include <charconv>
 #include <mutex>
 #include <utility>
 #include <vector>
@@ -73,6 +74,33 @@ struct OnDevice {
     return at;
   }
 };
+
+// The noise levels of a list in turn, runs of equal ones as one.
+std::vector<double> levels_of(std::span<const LinearStep> steps) {
+  std::vector<double> sigma;
+  for (const LinearStep& step : steps) {
+    if (step.evaluates() && (sigma.empty() || sigma.back() != step.sigma)) sigma.push_back(step.sigma);
+  }
+  return sigma;
+}
+
+// A list of steps in the perceptron's terms. s = a input x + f F(c input x): x' = (x_x + x_s a input) x + x_s f F + ..., and so
+// for m'. Noise alone takes an evaluation that does not count: merged into the step before, its rounding would depend on the
+// cuts.
+std::vector<kernels::cuda::ChainStep> in_network_terms(std::span<const LinearStep> list, const std::vector<double>& sigma,
+                                                       const PerceptronRows& at) {
+  const auto narrow = [](double v) { return static_cast<float>(v); };
+  std::vector<kernels::cuda::ChainStep> steps;
+  std::size_t level = 0;
+  bool first = true;
+  for (const LinearStep& s : list) {
+    if (s.evaluates() && !std::exchange(first, false) && s.sigma != sigma[level]) ++level;
+    const double a = at.x[level] * s.input, f = at.f[level];
+    steps.push_back({static_cast<int>(level), narrow(at.input[level] * s.input), narrow(s.x_x + s.x_s * a), narrow(s.x_s * f),
+                     narrow(s.x_m), narrow(s.x_z), narrow(s.m_x + s.m_s * a), narrow(s.m_s * f), narrow(s.m_m), s.draw});
+  }
+  return steps;
+}
 
 class DeviceScore final : public ScoreModel {
  public:
@@ -280,15 +308,9 @@ class DeviceScore final : public ScoreModel {
   mutable DeviceBuffer<int> diverged_;
 };
 
-// s = a input x + f F(c input x) in the step: x' = (x_x + x_s a input) x + x_s f F + ..., and so for m'.
 void DeviceScore::run_chain(const LinearChain& chain, const Condition* condition, Rows<float> x, Rows<float> m,
                             std::span<std::int32_t> diverged) const {
   const Index rows = x.rows();
-  std::vector<double> sigma;  // runs of equal ones
-  for (const LinearStep& step : chain.steps) {
-    if (step.evaluates() && (sigma.empty() || sigma.back() != step.sigma)) sigma.push_back(step.sigma);
-  }
-  if (sigma.empty()) sigma.push_back(sigma_max());
   check_rows<float>(x, std::vector<float>{1}, condition, x);
   check(m.empty() || (m.rows() == rows && m.cols() == x.cols()), name(), ": run_chain with m ", shape(m), ", x is ", shape(x),
         "; give them the same shape, or no m");
@@ -296,20 +318,13 @@ void DeviceScore::run_chain(const LinearChain& chain, const Condition* condition
         " rows in `diverged`, x has ", rows);
   check(condition == nullptr || (condition->labels.size() <= 1 && condition->covariates.rows() <= 1), name(),
         ": run_chain takes one condition for all rows; run the rows of each condition apart");
+  std::vector<double> sigma = levels_of(chain.steps);
+  if (sigma.empty()) sigma.push_back(sigma_max());  // of steps without a score
   const PerceptronRows at = host_->perceptron_rows(sigma, condition, static_cast<Index>(sigma.size()));
   check(at.terms == 1, name(), ": run_chain between the network's levels; ask has_chain() first");
-
-  std::vector<kernels::cuda::ChainStep> steps;
-  std::size_t level = 0;
-  bool first = true;
-  for (const LinearStep& s : chain.steps) {
-    if (s.evaluates() && !std::exchange(first, false) && s.sigma != sigma[level]) ++level;
-    const double a = at.x[level] * s.input, f = at.f[level];
-    const auto narrow = [](double v) { return static_cast<float>(v); };
-    steps.push_back({static_cast<int>(level), narrow(at.input[level] * s.input), narrow(s.x_x + s.x_s * a), narrow(s.x_s * f),
-                     narrow(s.x_m), narrow(s.x_z), narrow(s.m_x + s.m_s * a), narrow(s.m_s * f), narrow(s.m_m), s.draw});
-  }
   if (rows == 0) return;
+
+  const std::vector<kernels::cuda::ChainStep> steps = in_network_terms(chain.steps, sigma, at);
   const auto count = static_cast<Index>(steps.size());
   Matrix state{ConstRows<float>(x)}, memory{ConstRows<float>(m)};
   const std::lock_guard lock(mutex_);
@@ -333,14 +348,35 @@ void DeviceScore::run_chain(const LinearChain& chain, const Condition* condition
 
 }  // namespace
 
-std::unique_ptr<ScoreModel> detail::on_device(const Network& network, std::shared_ptr<Device> device, Precision precision) {
+namespace {
+
+Perceptron perceptron_of(const Network& network) {
   const Perceptron where = network.perceptron();
   check(where.layers > 0, "on_device: ", network.name(),
-        " is no perceptron, and devices compute those alone; train one with --net mlp (or the chapter's --net ncsn), or use "
+        " is no perceptron, and devices compute those alone; train one with --net mlp (or the chapter's, --net ncsn), or use "
         "--device cpu");
   check(where.layers <= kernels::Mlp::kMaxLayers, "on_device: ", where.layers, " layers; the kernels take at most ",
         kernels::Mlp::kMaxLayers, "; train a network of fewer, or use --device cpu");
-  return std::make_unique<DeviceScore>(network, where, std::move(device), precision);
+  return where;
+}
+
+}  // namespace
+
+std::unique_ptr<ScoreModel> detail::on_device(const Network& network, std::shared_ptr<Device> device, Precision precision) {
+  return std::make_unique<DeviceScore>(network, perceptron_of(network), std::move(device), precision);
+}
+
+std::unique_ptr<ScoreModel> on_device(const Network& network, const std::string& device, Precision precision) {
+  int index = 0;
+  if (device != "cuda") {
+    constexpr std::string_view kPrefix = "cuda:";
+    const char *const begin = device.data() + std::min(kPrefix.size(), device.size()), *const end = device.data() + device.size();
+    const auto [last, error] = std::from_chars(begin, end, index);
+    check(device.starts_with(kPrefix) && error == std::errc() && last == end && index >= 0, "on_device: device '", device,
+          "' is unknown; give cuda, or cuda:N for the N-th one, counted from 0");
+  }
+  perceptron_of(network);  // a network that is none needs no device
+  return detail::on_device(network, kernels::cuda::open_device(index), precision);
 }
 
 }  // namespace tweedie

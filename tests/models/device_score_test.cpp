@@ -300,3 +300,14 @@ TEST_CASE("device score: what it refuses") {
   Matrix none(0, kDim);
   CHECK_NOTHROW(there->score(none, std::span(&level, 1), nullptr, none));
 }
+
+TEST_CASE("device score: devices by name") {
+  const auto net = chapter();
+  for (const char* name : {"tpu", "cuda:", "cuda:x", "cuda:-1", "cuda:1x", "CUDA", ""}) {
+    CAPTURE(name);
+    CHECK_THROWS_WITH_AS(on_device(*net, name), doctest::Contains("cuda:N"), UsageError);
+  }
+  CHECK_THROWS_AS(on_device(*net, "cuda:99"), ResourceError);
+  const auto residual = continuous(Parametrisation::edm, 0, 0, Architecture::residual);
+  CHECK_THROWS_AS(on_device(*residual, "cuda:99"), UsageError);
+}
