@@ -409,6 +409,32 @@ struct MlpForwardSm90 : MlpForwardInput {
 
 // ---- launchers ----
 
+struct Sm90Probe {
+  static constexpr int kCluster = 1, kThreads = 32;
+  int* found;
+  template <class Ctx>
+  TWEEDIE_KERNEL void operator()(Ctx& ctx) const {
+    if (ctx.thread() == 0) *found = 1;
+  }
+};
+
+/// Whether this build's kernels for sm_90a run on the device of `runtime`: everywhere else run_cluster_kernel is empty.
+template <class Runtime>
+bool has_sm90(Runtime& runtime) {
+  int* const found = static_cast<int*>(runtime.allocate(sizeof(int)));
+  int answer = 0;
+  try {
+    runtime.zero(found, sizeof(int));
+    runtime.launch("sm90_probe", 1, Sm90Probe::kThreads, 0, Sm90Probe{found});
+    runtime.download(&answer, found, sizeof(int));
+  } catch (...) {
+    runtime.release(found);
+    throw;
+  }
+  runtime.release(found);
+  return answer == 1;
+}
+
 inline constexpr int kSm90Clusters = 66;  // fills an H200; tiles are strided over them
 
 /// visit(constant) with the width that the hidden layers of `net` are padded to.

@@ -187,6 +187,18 @@ __cluster_dims__(Body::kCluster, 1, 1)
 #endif
 }
 
+/// The kernel that runs a body.
+template <class Body>
+constexpr auto kernel_of() {
+  void (*kernel)(const Body) = nullptr;
+  if constexpr (requires { Body::kCluster; }) {
+    kernel = &run_cluster_kernel<Body>;
+  } else {
+    kernel = &run_kernel<Body>;
+  }
+  return kernel;
+}
+
 }  // namespace tweedie::kernels::cuda
 #undef TWEEDIE_D192
 #undef TWEEDIE_D256
