@@ -91,7 +91,7 @@ class CudaRuntime {
   template <class Body>
   void launch(const char* kernel, int grid, int block, int shared_bytes, const Body& body) {
     use();
-    void (*const function)(const Body) = &run_kernel<Body>;
+    void (*const function)(const Body) = kernel_of<Body>();
     if (shared_bytes > kPlainShared) allow_shared(kernel, reinterpret_cast<const void*>(function), shared_bytes);
     Body copy = body;
     void* arguments[] = {&copy};

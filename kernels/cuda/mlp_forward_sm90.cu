@@ -8,6 +8,7 @@ namespace tweedie::kernels::cuda {
 template __global__ void run_kernel(const __grid_constant__ MlpPackSm90<256>);
 template __global__ void run_kernel(const __grid_constant__ MlpPackSm90<384>);
 template __global__ void run_kernel(const __grid_constant__ MlpPackSm90<512>);
+template __global__ void run_cluster_kernel(const __grid_constant__ Sm90Probe);
 template __global__ void run_cluster_kernel(const __grid_constant__ MlpForwardSm90<256>);
 template __global__ void run_cluster_kernel(const __grid_constant__ MlpForwardSm90<384>);
 template __global__ void run_cluster_kernel(const __grid_constant__ MlpForwardSm90<512>);

@@ -41,22 +41,22 @@ struct Sm90Tile {
   static_assert(8 * (2 * kStages + kConsumers) <= 128);
 };
 
-/// Where pack_mlp_sm90 puts what; W = Width.
+/// Where pack_mlp_sm90 puts what: the panels, layers 1 .. L - 2, chunk by chunk, panel by panel, w / 2 in bf16, swizzled; then
+/// floats.
 template <int Width>
 struct Sm90Weights {
-  const unsigned char* panels;  // layers 1 .. L - 2, chunk by chunk, panel by panel: w / 2 in bf16, swizzled
-  const float* first;           // (D, W): w / 2
-  const float* bias;            // (L - 2, W): b / 2
-  const float* last;            // (outputs, W)
-
   TWEEDIE_MATH std::ptrdiff_t panel_bytes(const Mlp& net) { return std::ptrdiff_t{2} * Width * Width * (net.layers - 2); }
   TWEEDIE_MATH std::ptrdiff_t bytes(const Mlp& net) {
     return panel_bytes(net) + std::ptrdiff_t{4} * Width * (net.layer[0].in + net.layers - 2 + net.layer[net.layers - 1].out);
   }
-  TWEEDIE_KERNEL static Sm90Weights at(const Mlp& net, const unsigned char* packed) {
-    const auto* const first = reinterpret_cast<const float*>(packed + panel_bytes(net));
-    const float* const bias = first + Index{Width} * net.layer[0].in;
-    return {packed, first, bias, bias + Index{Width} * (net.layers - 2)};
+  const unsigned char* packed;
+  TWEEDIE_KERNEL const float* row(const Mlp& net, int i) const {
+    return reinterpret_cast<const float*>(packed + panel_bytes(net)) + Index{i} * Width;
+  }
+  TWEEDIE_KERNEL const float* first(const Mlp& net, int input) const { return row(net, input); }                       // w / 2
+  TWEEDIE_KERNEL const float* bias(const Mlp& net, int layer) const { return row(net, net.layer[0].in + layer - 1); }  // b / 2
+  TWEEDIE_KERNEL const float* last(const Mlp& net, int output) const {
+    return row(net, net.layer[0].in + net.layers - 2 + output);
   }
 };
 
@@ -123,26 +123,25 @@ struct RingPlace {
 template <int Width>
 struct Sm90Block {
   using Tile = Sm90Tile<Width>;
-  unsigned char* activations;  // swizzled panels of (64, 64), Width / 64 for each consumer
-  unsigned char* ring;
-  std::uint64_t *full, *empty, *turn;
+  unsigned char* memory;  // activations, swizzled panels of (64, 64), Width / 64 for each consumer; the ring; the barriers
   RingPlace place;
   unsigned my_turn;
 
+  TWEEDIE_KERNEL unsigned char* panel(int slot) const { return memory + Tile::kActivationBytes + slot * Tile::kPanelBytes; }
+  TWEEDIE_KERNEL std::uint64_t* full(int slot) const { return reinterpret_cast<std::uint64_t*>(panel(Tile::kStages)) + slot; }
+  TWEEDIE_KERNEL std::uint64_t* empty(int slot) const { return full(Tile::kStages + slot); }
+  TWEEDIE_KERNEL std::uint64_t* turn(int consumer) const { return full(2 * Tile::kStages + consumer); }
+
   template <class Ctx>
   TWEEDIE_KERNEL void set_up(Ctx& ctx) {
-    activations = ctx.template dynamic_shared<unsigned char>();
-    ring = activations + Tile::kActivationBytes;
-    full = reinterpret_cast<std::uint64_t*>(ring + Tile::kStages * Tile::kPanelBytes);
-    empty = full + Tile::kStages;
-    turn = empty + Tile::kStages;
+    memory = ctx.template dynamic_shared<unsigned char>();
     my_turn = ctx.thread() < 128 ? 1 : 0;  // the first consumer's first turn is the phase before the first
     if (ctx.thread() == 0) {
       for (int i = 0; i < Tile::kStages; ++i) {
-        ctx.barrier_init(full + i, 1);
-        ctx.barrier_init(empty + i, 4 * Tile::kConsumers * Tile::kCluster);  // the warps of both blocks
+        ctx.barrier_init(full(i), 1);
+        ctx.barrier_init(empty(i), 4 * Tile::kConsumers * Tile::kCluster);  // the warps of both blocks
       }
-      for (int i = 0; i < Tile::kConsumers; ++i) ctx.barrier_init(turn + i, 4);
+      for (int i = 0; i < Tile::kConsumers; ++i) ctx.barrier_init(turn(i), 4);
       ctx.fence_barrier_init();
     }
     ctx.cluster_sync();
@@ -161,10 +160,10 @@ struct Sm90Block {
     const int rank = ctx.cluster_rank(), panels = (net.layers - 2) * Tile::kChunks * Tile::kPanels;
     for (int i = 0; i < evaluations; ++i) {
       for (int p = 0; p < panels; ++p) {
-        ctx.barrier_wait(empty + place.slot, place.parity ^ 1U);
-        ctx.barrier_expect(full + place.slot, Tile::kPanelBytes);
-        ctx.copy_bulk(ring + place.slot * Tile::kPanelBytes + rank * kHalf, packed + Index{p} * Tile::kPanelBytes + rank * kHalf,
-                      kHalf, full + place.slot, (1U << Tile::kCluster) - 1);
+        ctx.barrier_wait(empty(place.slot), place.parity ^ 1U);
+        ctx.barrier_expect(full(place.slot), Tile::kPanelBytes);
+        ctx.copy_bulk(panel(place.slot) + rank * kHalf, packed + Index{p} * Tile::kPanelBytes + rank * kHalf, kHalf,
+                      full(place.slot), (1U << Tile::kCluster) - 1);
         place.next<Tile::kStages>();
       }
     }
@@ -174,13 +173,13 @@ struct Sm90Block {
   template <class Ctx>
   TWEEDIE_KERNEL void give_back(Ctx& ctx, int slot) {
     if (ctx.lane() == 0) {
-      for (int rank = 0; rank < Tile::kCluster; ++rank) ctx.barrier_arrive(empty + slot, rank);
+      for (int rank = 0; rank < Tile::kCluster; ++rank) ctx.barrier_arrive(empty(slot), rank);
     }
   }
 
   template <class Ctx>
   TWEEDIE_KERNEL unsigned char* my_activations(Ctx& ctx) const {
-    return activations + ctx.thread() / 128 * (Tile::kActivationBytes / Tile::kConsumers);
+    return memory + ctx.thread() / 128 * (Tile::kActivationBytes / Tile::kConsumers);
   }
 
   /// sum += h W^T of one chunk of a hidden layer: h from `a` or from shared memory.
@@ -188,14 +187,14 @@ struct Sm90Block {
   TWEEDIE_KERNEL void multiply(Ctx& ctx, float (&sum)[Tile::kCols / 2], const std::uint32_t (&a)[Tile::kCols / 16][4]) {
     const int consumer = ctx.thread() / 128;
     if constexpr (Tile::kTurns) {
-      ctx.barrier_wait(turn + consumer, my_turn);
+      ctx.barrier_wait(turn(consumer), my_turn);
       my_turn ^= 1U;
     }
     int before = 0;
-    const auto panel = [&](int p) {
-      ctx.barrier_wait(full + place.slot, place.parity);
+    const auto with_panel = [&](int p) {
+      ctx.barrier_wait(full(place.slot), place.parity);
       ctx.wgmma_fence();
-      const std::uint32_t b = ctx.shared_address(ring) + static_cast<std::uint32_t>(place.slot * Tile::kPanelBytes);
+      const std::uint32_t b = ctx.shared_address(panel(place.slot));
       TWEEDIE_UNROLL
       for (int k = 0; k < 4; ++k) {
         if constexpr (Tile::kRegisters) {
@@ -215,12 +214,12 @@ struct Sm90Block {
     };
     if constexpr (Tile::kRegisters) {  // registers have no index at run time
       TWEEDIE_UNROLL
-      for (int p = 0; p < Tile::kPanels; ++p) panel(p);
+      for (int p = 0; p < Tile::kPanels; ++p) with_panel(p);
     } else {
-      for (int p = 0; p < Tile::kPanels; ++p) panel(p);
+      for (int p = 0; p < Tile::kPanels; ++p) with_panel(p);
     }
     if constexpr (Tile::kTurns) {
-      if (ctx.lane() == 0) ctx.barrier_arrive(turn + (1 - consumer));
+      if (ctx.lane() == 0) ctx.barrier_arrive(turn(1 - consumer));
     }
     ctx.template wgmma_wait<0>();
     give_back(ctx, before);
@@ -250,8 +249,8 @@ struct Sm90Block {
     TWEEDIE_UNROLL
     for (int i = 0; i < Tile::kCols / 4; ++i) {
       const int column = chunk * Tile::kCols + i / 2 * 8;
-      unsigned char* const panel = my_activations(ctx) + column / 64 * 8192 + (row + 8 * (i % 2)) * 128;
-      *reinterpret_cast<std::uint32_t*>(panel + ((column % 64 / 8) ^ g) * 16 + 4 * t) = a[i / 4][i % 4];
+      unsigned char* const at = my_activations(ctx) + column / 64 * 8192 + (row + 8 * (i % 2)) * 128;
+      *reinterpret_cast<std::uint32_t*>(at + ((column % 64 / 8) ^ g) * 16 + 4 * t) = a[i / 4][i % 4];
     }
   }
   template <class Ctx>
@@ -263,7 +262,7 @@ struct Sm90Block {
   }
 
   /// The network for rows g and g + 8 of this warp's 16 (mlp_row): input(i, x0, x1) gives their column i; bias0, bias1 are their
-  /// levels' first biases; store(i, first, y0, y1) takes h W^T of output i in kChunks parts, from one thread of a row.
+  /// levels' first biases; store(i, chunk == 0, y0, y1) takes h W^T of output i in kChunks parts, from one thread of a row.
   template <class Ctx, class Input, class Store>
   TWEEDIE_KERNEL void evaluate(Ctx& ctx, const Mlp& net, const Sm90Weights<Width>& weights, const float* bias0,
                                const float* bias1, Input input, Store store) {
@@ -280,7 +279,7 @@ struct Sm90Block {
     show_activations(ctx);
     for (int layer = 1; layer < net.layers - 1; ++layer) {
       for (int chunk = 0; chunk < Tile::kChunks; ++chunk) {
-        const float* const bias = weights.bias + (layer - 1) * Width + chunk * Tile::kCols + 2 * t;
+        const float* const bias = weights.bias(net, layer) + chunk * Tile::kCols + 2 * t;
         TWEEDIE_UNROLL
         for (int j = 0; j < Tile::kCols / 8; ++j) {
           const FloatPair b = pair_at(bias + 8 * j);
@@ -289,7 +288,7 @@ struct Sm90Block {
         multiply(ctx, sum, a);
         activate(ctx, sum);
         if (layer == net.layers - 2) {
-          last_layer(ctx, net, weights.last + chunk * Tile::kCols + 2 * t, chunk == 0, sum, store);
+          last_layer(ctx, net, weights, chunk, sum, store);
         } else if (chunk == 0) {
           pack(ctx, sum, a);
         } else {  // all have read the layer's input
@@ -317,10 +316,11 @@ struct Sm90Block {
         sum[4 * j + 2 + e] = bias1 == bias0 ? sum[4 * j + e] : at < out ? 0.5f * bias1[at] : 0.0f;
       }
     }
-    for (int i = 0; i < net.layer[0].in; ++i) {
+    TWEEDIE_NO_UNROLL  // registers
+        for (int i = 0; i < net.layer[0].in; ++i) {
       float x0, x1;
       input(i, x0, x1);
-      const float* const w = weights.first + Index{i} * Width + column;
+      const float* const w = weights.first(net, i) + column;
       TWEEDIE_UNROLL
       for (int j = 0; j < Tile::kCols / 8; ++j) {
         const FloatPair pair = pair_at(w + 8 * j);
@@ -333,13 +333,15 @@ struct Sm90Block {
   }
 
   template <class Ctx, class Store>
-  TWEEDIE_KERNEL static void last_layer(Ctx& ctx, const Mlp& net, const float* w, bool first, const float (&h)[Tile::kCols / 2],
-                                        Store store) {
+  TWEEDIE_KERNEL static void last_layer(Ctx& ctx, const Mlp& net, const Sm90Weights<Width>& weights, int chunk,
+                                        const float (&h)[Tile::kCols / 2], Store store) {
+    TWEEDIE_NO_UNROLL
     for (int i = 0; i < net.layer[net.layers - 1].out; ++i) {
+      const float* const w = weights.last(net, i) + chunk * Tile::kCols + 2 * (ctx.lane() % 4);
       float y0 = 0, y1 = 0;
       TWEEDIE_UNROLL
       for (int j = 0; j < Tile::kCols / 8; ++j) {
-        const FloatPair pair = pair_at(w + Index{i} * Width + 8 * j);
+        const FloatPair pair = pair_at(w + 8 * j);
         // The even column first: gcc 12 vectorises the other order wrongly where fma is a multiplication and an addition.
         y0 = math::fma(h[4 * j + 1], pair.y, math::fma(h[4 * j], pair.x, y0));
         y1 = math::fma(h[4 * j + 3], pair.y, math::fma(h[4 * j + 2], pair.x, y1));
@@ -348,7 +350,7 @@ struct Sm90Block {
         y0 += ctx.shuffle_xor(~0U, y0, bits);
         y1 += ctx.shuffle_xor(~0U, y1, bits);
       }
-      if (ctx.lane() % 4 == 0) store(i, first, y0, y1);
+      if (ctx.lane() % 4 == 0) store(i, chunk == 0, y0, y1);
     }
   }
 };
@@ -390,7 +392,7 @@ struct MlpForwardSm90 : MlpForwardInput {
     const float* const last_bias = net.layer[net.layers - 1].bias;
     const float* const bias = net.layer[0].bias;
     block.evaluate(
-        ctx, net, Sm90Weights<Width>::at(net, packed), bias + Index{level_of(row)} * net.layer[0].out,
+        ctx, net, Sm90Weights<Width>{packed}, bias + Index{level_of(row)} * net.layer[0].out,
         bias + Index{level_of(row + 8)} * net.layer[0].out,
         [&](int i, float& x0, float& x1) {
           x0 = row < batch ? x[row * dim + i] : 0.0f;
@@ -407,6 +409,32 @@ struct MlpForwardSm90 : MlpForwardInput {
 };
 
 // ---- launchers ----
+
+struct Sm90Probe {
+  static constexpr int kCluster = 1, kThreads = 32;
+  int* found;
+  template <class Ctx>
+  TWEEDIE_KERNEL void operator()(Ctx& ctx) const {
+    if (ctx.thread() == 0) *found = 1;
+  }
+};
+
+/// Whether this build's kernels for sm_90a run on the device of `runtime`: everywhere else run_cluster_kernel is empty.
+template <class Runtime>
+bool has_sm90(Runtime& runtime) {
+  int* const found = static_cast<int*>(runtime.allocate(sizeof(int)));
+  int answer = 0;
+  try {
+    runtime.zero(found, sizeof(int));
+    runtime.launch("sm90_probe", 1, Sm90Probe::kThreads, 0, Sm90Probe{found});
+    runtime.download(&answer, found, sizeof(int));
+  } catch (...) {
+    runtime.release(found);
+    throw;
+  }
+  runtime.release(found);
+  return answer == 1;
+}
 
 inline constexpr int kSm90Clusters = 66;  // fills an H200; tiles are strided over them
 

@@ -8,6 +8,12 @@
 #include "tweedie/kernels/cuda/ptx.h"
 #include "tweedie/kernels/math.h"
 
+#ifdef __CUDACC__
+#define TWEEDIE_NO_UNROLL _Pragma("unroll 1")
+#else
+#define TWEEDIE_NO_UNROLL
+#endif
+
 namespace tweedie::kernels::cuda {
 
 /// The descriptor of a K-major matrix of bf16 at a shared address, rows of 64 numbers (128 bytes) in the swizzle of 128 bytes:
@@ -179,6 +185,18 @@ __cluster_dims__(Body::kCluster, 1, 1)
   DeviceThreadSm90 ctx;
   body(ctx);
 #endif
+}
+
+/// The kernel that runs a body.
+template <class Body>
+constexpr auto kernel_of() {
+  void (*kernel)(const Body) = nullptr;
+  if constexpr (requires { Body::kCluster; }) {
+    kernel = &run_cluster_kernel<Body>;
+  } else {
+    kernel = &run_kernel<Body>;
+  }
+  return kernel;
 }
 
 }  // namespace tweedie::kernels::cuda

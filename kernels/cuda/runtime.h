@@ -7,7 +7,8 @@
 //   download(to, from, bytes)      to the host; waits for all earlier work
 //   zero(to, bytes)
 //   synchronize()                  waits; errors of earlier work surface here, in download() or at a later launch
-//   launch(name, grid, block, shared_bytes, body)    body(ctx) in every thread (ptx.h)
+//   launch(name, grid, block, shared_bytes, body)    body(ctx) in every thread (ptx.h); with Body::kCluster in
+//                                   clusters of as many blocks (ptx_sm90.h)
 //   capture(record) -> Graph       what record() launches and zeroes, not done yet; nothing else may be called in it
 //   replay(graph)                  does it, with the pointers and sizes of the capture; the graph outlives it
 //   name()                         "cuda:0, NVIDIA H200, sm_90"
@@ -19,7 +20,7 @@
 #include <cstddef>
 #include <string>
 
-#include "tweedie/kernels/cuda/ptx.h"
+#include "tweedie/kernels/cuda/ptx_sm90.h"
 
 namespace tweedie::kernels::cuda {
 

@@ -16,7 +16,7 @@
 #include <vector>
 
 #include "tweedie/kernels/cuda/runtime.h"
-#include "tweedie/kernels/simt/executor.h"
+#include "tweedie/kernels/simt/cluster.h"
 
 namespace tweedie::kernels::simt {
 
@@ -86,7 +86,7 @@ class SimtRuntime {
   template <class Body>
   void launch(const char* kernel, int grid, int block, int shared_bytes, const Body& body) {
     queue([this, kernel, shape = LaunchShape{grid, block, shared_bytes}, body] {
-      simt::launch(kernel, shape, order, body);
+      simt::launch_any(kernel, shape, order, body);
       check_zones(kernel);
     });
   }

@@ -2,7 +2,7 @@
 // orders, against the reference in double. SPDX-License-Identifier: MIT
 #include "simt_testing.h"
 #include "tweedie/kernels/cuda/mlp_forward_sm90.h"
-#include "tweedie/kernels/simt/cluster.h"
+#include "tweedie/kernels/simt/runtime.h"
 
 using namespace tweedie;
 using namespace tweedie::kernels;
@@ -141,6 +141,28 @@ TEST_CASE("simt mlp_forward_sm90: tiles in turn, cuts and packing orders change 
   CHECK((std::isnan(again[800]) && std::isnan(again[801])));
   again[800] = whole[800], again[801] = whole[801];
   CHECK(same_bits(again, whole));
+}
+
+TEST_CASE("simt runtime: a device of sm_90a, and the forward pass through it in a graph") {
+  simt::SimtRuntime runtime(Order::shuffled);
+  CHECK(cuda::has_sm90(runtime));
+  const TestNet t({2, 256, 256, 2}, 1);
+  const Index batch = 5;
+  const auto x = uniform<float>(batch * 2, 7);
+  const auto bytes = static_cast<std::size_t>(cuda::mlp_sm90_packed_bytes(t.net));
+  auto* const packed = static_cast<unsigned char*>(runtime.allocate(bytes));
+  auto* const out = static_cast<float*>(runtime.allocate(x.size() * 4));
+  const auto graph = runtime.capture([&] {
+    cuda::pack_mlp_sm90(cuda::launcher(runtime), t.net, packed);
+    cuda::mlp_forward_sm90(cuda::launcher(runtime), {t.net, batch, x.data(), nullptr, 0, out}, packed);
+  });
+  runtime.replay(graph);
+  std::vector<float> got(x.size());
+  runtime.download(got.data(), out, got.size() * 4);
+  CHECK(beyond_bound(t, batch, x.data(), std::vector<int>(5), got, kBf16) == 0);
+  runtime.release(packed);
+  runtime.release(out);
+  CHECK(runtime.live() == 0);
 }
 
 TEST_CASE("simt mlp_forward_sm90 serves what pays, and refuses the rest") {
