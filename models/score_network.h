@@ -69,6 +69,7 @@ class TWEEDIE_API NoiseConditionalScoreNetwork final : public Network {
   std::unique_ptr<Network> clone() const override;
 
  private:
+  bool has_fused_perceptron() const override { return options_.num_layers <= kernels::Mlp::kMaxLayers; }
   // What inference reads, in S.
   template <class S>
   struct Folded;

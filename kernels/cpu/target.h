@@ -4,6 +4,7 @@
 
 #include "tweedie/kernels/cpu/elementwise.h"
 #include "tweedie/kernels/cpu/gemm_tile.h"
+#include "tweedie/kernels/cpu/mlp_bf16_tile.h"
 #include "tweedie/kernels/cpu/mlp_tile.h"
 
 namespace tweedie::kernels {
@@ -12,7 +13,8 @@ namespace {
 template <class T>
 constexpr cpu::Kernels<T> kKernels = {kTileRows, kTileCols<T>,     pack<T, kTileRows>, pack<T, kTileCols<T>>, multiply<T>,
                                       silu<T>,   silu_gradient<T>, dsm_perturb<T>,     langevin_update<T>,    adam_ema<T>};
-constexpr cpu::TargetTable kTargetTable = {kKernels<float>, kKernels<double>, {Native<float>::kWidth, dense, add_rows, thin}};
+constexpr cpu::TargetTable kTargetTable = {
+    kKernels<float>, kKernels<double>, {Native<float>::kWidth, dense, add_rows, thin}, kBf16Kernels<NativeWords>};
 
 }  // namespace
 }  // namespace tweedie::kernels

@@ -41,7 +41,7 @@ class Trunk {
   // By plain kernels.
 
   /// The body's layers for the fused kernel; none for a residual one.
-  PackedMlp pack(const float* flat) const;
+  PackedMlp pack(const float* flat, kernels::Precision precision) const;
   /// Calls body(first, x' = c_in y (rows, D), F (rows, D)) for blocks of rows, on the library's threads. Arguments are checked.
   /// `packed`, of the same parameters, is what float takes where it has layers; may be nullptr.
   template <class S>
