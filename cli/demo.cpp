@@ -13,6 +13,7 @@
 #include <filesystem>
 #include <memory>
 
+#include "tweedie/cli/sampling.h"
 #include "tweedie/core/files/atomic_file.h"
 #include "tweedie/core/files/csv.h"
 #include "tweedie/models/continuous_network.h"
@@ -140,6 +141,7 @@ Demo compute(const DemoArguments& a) {
       "training EDM's network on fresh draws", [&](Rng r) { return edm_network(demo.data, r); }, nullptr);
   measure_errors(a, demo, errors);
 
+  for (DemoNetwork& network : demo.networks) use_precision(a.common, *network.net);
   const ScoreModel& fresh = *demo.networks[0].net;
   demo.samples.push_back(annealed(a, "annealed Langevin, exact score", "exact", demo.truth, 1, a.samples, sampling.split()));
   demo.samples.push_back(
@@ -172,7 +174,7 @@ Demo compute(const DemoArguments& a) {
 
 int run_demo(const DemoArguments& a) {
   catch_signals("\ninterrupted\n");
-  begin(a.common, "the tutorial: three Gaussians, 300 points, a score network");
+  begin(a.common, "the tutorial: three Gaussians, 300 points, a score network", true);
   const auto start = std::chrono::steady_clock::now();
   std::error_code error;
   std::filesystem::create_directories(a.folder, error);

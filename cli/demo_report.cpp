@@ -148,6 +148,7 @@ std::string demo_summary(const Demo& demo, double seconds) {
 std::string demo_json(const DemoArguments& a, const Demo& demo, const std::vector<std::string>& files, double seconds) {
   JsonWriter json;
   json.begin_object().key("seed").value(a.common.seed).key("folder").value(a.folder).key("steps").value(a.steps);
+  json.key("precision").value(a.common.precision);
   json.key("mode_weights").begin_array();
   for (const double w : demo.truth.weights()) json.value(w);
   json.end_array().key("score_error").begin_object();

@@ -173,15 +173,21 @@ void add_common(CLI::App& app, Common& common) {
       ->check(CLI::Range(0, 4096))
       ->group(group);
   app.add_option("--device", common.device, "Where to compute: auto | cpu (this build has no GPU code)")->group(group);
-  choose_from(app.add_option("--precision", common.precision, "Arithmetic: fp32")->group(group), "precision", {"fp32"});
+  choose_from(app.add_option("--precision", common.precision,
+                             "Sampling from a perceptron (--net ncsn, mlp): its products in fp32 | bf16 (faster where the "
+                             "processor multiplies bf16: AVX512-BF16, AMX) | bf16x3 (near fp32; faster with AMX)")
+                  ->group(group),
+              "precision", {"fp32", "bf16x3", "bf16"});
   app.add_flag("--json", common.json, "The result as one JSON object on standard output")->group(group);
   app.add_flag("-q,--quiet", common.console.quiet, "No messages and no progress bar")->group(group);
 }
 
-void begin(const Common& common, std::string_view what) {
+void begin(const Common& common, std::string_view what, bool samples) {
   const std::string_view device = common.device;
   check<ResourceError>(device.substr(0, 4) != "cuda", "--device ", device, ": this build has no GPU code; use --device cpu");
   check(device == "auto" || device == "cpu", unknown("device", device, {"auto", "cpu"}));
+  check(samples || common.precision == "fp32", "--precision ", common.precision,
+        " is for tweedie sample and tweedie demo; this command computes in fp32 and fp64: leave --precision out");
   common.console.note(join(what, "  (seed ", common.seed, ")"));
   set_threads(common.threads);
 }

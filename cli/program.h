@@ -58,8 +58,9 @@ Command info_command(CLI::App& program);
 
 /// --seed, --threads, --device, --precision, --json, --quiet.
 void add_common(CLI::App& app, Common& common);
-/// Applies --threads, refuses devices that are not there, prints "seed ...".
-void begin(const Common& common, std::string_view what);
+/// Applies --threads, refuses devices that are not there and, unless the command `samples` from a network by use_precision(),
+/// every precision but fp32; prints "seed ...".
+void begin(const Common& common, std::string_view what, bool samples = false);
 
 /// The name closest to `name`, or nothing when none is close (Levenshtein's distance <= 1 + a third of the length).
 std::string closest(std::string_view name, const std::vector<std::string>& names);

@@ -68,9 +68,10 @@ int run_sample(const Arguments& a) {
     check(wants_paths || option->count() == 0, option->get_name(), " needs --trajectory FILE");
   }
   catch_signals("\ninterrupted: nothing is written\n");
-  begin(common, join("sampling ", a.n, a.n == 1 ? " row from " : " rows from ", a.model));
+  begin(common, join("sampling ", a.n, a.n == 1 ? " row from " : " rows from ", a.model), true);
   const auto start = std::chrono::steady_clock::now();
   const ModelFile model = load_model(a.model, a.raw_weights);
+  use_precision(common, *model.network);
   const bool conditional = !model.conditions.empty();
   check_holds_classes(model, a.output);
   const std::vector<double> given = asked_condition(model, a.condition).values;
@@ -93,13 +94,13 @@ int run_sample(const Arguments& a) {
     json.begin_object().key("file").value(a.output).key("rows").value(a.n).key("columns").value(full_width(model));
     json.key("sampler").value(drawn.sampler).key("weights").value(model.weights).key("evaluations").value(drawn.evaluations);
     if (wants_paths) json.key("trajectory").value(a.trajectory).key("frames").value(drawn.trajectory.size());
-    json.key("seconds").value(seconds).key("seed").value(common.seed).end_object();
+    json.key("precision").value(common.precision).key("seconds").value(seconds).key("seed").value(common.seed).end_object();
     print(json.text() + "\n");
     return 0;
   }
-  const std::string line =
-      join(a.output, ": ", size_text(a.n, full_width(model)), ", ", drawn.sampler, " sampler, ", drawn.evaluations,
-           " evaluations a row, ", model.weights, " weights, ", duration(seconds), ", seed ", common.seed);
+  const std::string line = join(a.output, ": ", size_text(a.n, full_width(model)), ", ", drawn.sampler, " sampler, ",
+                                drawn.evaluations, " evaluations a row, ", common.precision, ", ", model.weights, " weights, ",
+                                duration(seconds), ", seed ", common.seed);
   if (is_stdout(a.output)) {
     common.console.note(line);
   } else {

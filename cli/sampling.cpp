@@ -320,6 +320,18 @@ std::string default_sampler(const ScoreModel& model) {
   return network != nullptr && network->levels() == nullptr ? "heun" : "annealed";
 }
 
+void use_precision(const Common& common, Network& network) {
+  using kernels::Precision;
+  using kernels::Target;
+  const Precision precision = kernels::precision_named(common.precision);
+  network.set_precision(precision);
+  const Target target = kernels::target();
+  const bool gains = target == Target::amx || (target == Target::avx512_bf16 && precision == Precision::bf16);
+  if (precision == Precision::fp32 || gains) return;
+  common.console.note(join("  --precision ", common.precision, " is slower than fp32 here: target ", kernels::name(target),
+                           target == Target::avx512_bf16 ? " takes three products for one" : " has no unit for bf16"));
+}
+
 void add_sampling_options(CLI::App& app, SamplingArguments& a) {
   std::string help = "(default: annealed for a network of discrete levels, else heun)";
   for (const Sampler& sampler : samplers()) help += join("\n", sampler.name, ": ", sampler.what);

@@ -9,6 +9,7 @@
 
 #include "tweedie/cli/conditions.h"
 #include "tweedie/cli/program.h"
+#include "tweedie/models/network.h"
 #include "tweedie/models/noise_levels.h"
 #include "tweedie/models/score_model.h"
 #include "tweedie/samplers/samples.h"
@@ -51,6 +52,9 @@ struct SamplingArguments {
   std::function<void(const std::string& sampler)> check_given = nullptr;  // refuses options of other samplers
 };
 
+/// Sets a network's arithmetic to --precision, and says so where the target in use gains no time by it. Throws UsageError for a
+/// network that has fp32 alone.
+void use_precision(const Common& common, Network& network);
 void add_sampling_options(CLI::App& app, SamplingArguments& arguments);
 /// What a model is sampled with unless the user says: "annealed" for a network of discrete levels, "heun" for any other.
 std::string default_sampler(const ScoreModel& model);

@@ -54,14 +54,20 @@ if(BUILD_SHARED_LIBS AND NOT APPLE AND NOT WIN32)
   set_property(TARGET tweedie APPEND PROPERTY LINK_DEPENDS ${PROJECT_SOURCE_DIR}/cmake/tweedie.map)
 endif()
 
-# Files that need flags of their own. Each *_avx2.cpp / *_avx512.cpp includes nothing of Eigen or the STL.
+# Files that need flags of their own. Each *_avx2.cpp / *_avx512.cpp / *_avx512_bf16.cpp / *_amx.cpp includes nothing of Eigen or the STL.
 foreach(source IN LISTS TWEEDIE_SOURCES)
   if(NOT CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64")
     # Other processors: these files are empty there, and the portable target serves.
   elseif(source MATCHES "_avx2\\.cpp$")
     set_property(SOURCE ${source} APPEND PROPERTY COMPILE_OPTIONS -mavx2 -mfma)
-  elseif(source MATCHES "_avx512\\.cpp$")
+  elseif(source MATCHES "_(avx512|avx512_bf16|amx)\\.cpp$")
     set_property(SOURCE ${source} APPEND PROPERTY COMPILE_OPTIONS -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mprefer-vector-width=512)
+    if(source MATCHES "_(avx512_bf16|amx)\\.cpp$")
+      set_property(SOURCE ${source} APPEND PROPERTY COMPILE_OPTIONS -mavx512bf16)
+    endif()
+    if(source MATCHES "_amx\\.cpp$")
+      set_property(SOURCE ${source} APPEND PROPERTY COMPILE_OPTIONS -mamx-tile -mamx-bf16)
+    endif()
   endif()
   # Random numbers have the same bits everywhere: no contraction of a*b+c behind our back.
   # A kernel's vector body and its scalar tail round alike for the same reason.

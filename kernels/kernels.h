@@ -17,8 +17,9 @@ namespace tweedie::kernels {
 
 using Index = std::ptrdiff_t;
 
-/// Instruction sets that the kernels are compiled for.
-enum class Target { portable, avx2, avx512 };
+/// Instruction sets that the kernels are compiled for; each has what those before it have. avx512_bf16 and amx multiply bf16
+/// numbers in units of their own (vdpbf16ps; tdpbf16ps); the others expand them to fp32, which is no faster than fp32.
+enum class Target { portable, avx2, avx512, avx512_bf16, amx };
 
 /// Arithmetic of a perceptron's products, a run-time value; all else (state, time, sums, random numbers) is fp32 or better.
 ///   fp32    the device's fp32 class: fp32 itself on the CPU, three tf32 products of split operands on a GPU
@@ -30,10 +31,11 @@ TWEEDIE_API const char* name(Precision precision);
 TWEEDIE_API Precision precision_named(std::string_view name);
 
 /// The target in use: the best the machine can run, or the one named in the environment variable TWEEDIE_TARGET
-/// (portable | avx2 | avx512). Throws UsageError for an unknown name, ResourceError for one this machine cannot run.
+/// (portable | avx2 | avx512 | avx512_bf16 | amx). Throws UsageError for an unknown name, ResourceError for one this machine
+/// cannot run.
 TWEEDIE_API Target target();
 TWEEDIE_API const char* name(Target target);
-/// Whether this machine (and this build) can run it.
+/// Whether this machine (and this build) can run it. The first question about amx asks the kernel to let this process use tiles.
 TWEEDIE_API bool available(Target target);
 /// Overrides the choice for this process (tests, benchmarks). Same errors as target().
 TWEEDIE_API void set_target(Target target);
@@ -108,17 +110,25 @@ struct Mlp {
 };
 
 /// The weights of `net` and its biases, but the first, in the layout of the target in use: packed_mlp_size(net) numbers. To be
-/// packed again when a weight or the target changes.
-TWEEDIE_API Index packed_mlp_size(const Mlp& net);
-TWEEDIE_API void pack_mlp(const Mlp& net, float* packed);
+/// packed again when a weight, the target or the precision changes. Throw UsageError for tf32, which no CPU has.
+TWEEDIE_API Index packed_mlp_size(const Mlp& net, Precision precision = Precision::fp32);
+TWEEDIE_API void pack_mlp(const Mlp& net, float* packed, Precision precision = Precision::fp32);
 /// out (batch, outputs) of x (batch, inputs), `packed` by pack_mlp; level (batch), or nullptr: all rows are at level 0. Reads the
 /// first bias and the scale from `net`, so that one packing serves any levels; its other pointers are not read. out may be x
 /// where ldo = ldx. A layer's error, its input given: (K + 2) u (sum_k |w| |h| + |b|) of the sums, then 8 u |silu|, absolute
 /// 2^-119, of silu. A row with a number that is not finite on its way may come out as NaN; other rows do not see it. A row's bits
 /// depend on the row and its level alone. Throws UsageError for sizes that do not fit or a level out of bounds. Steady-state
 /// calls allocate nothing.
+///
+/// bf16 (8 bits with the leading one, to nearest even) and bf16x3 add to each layer's error a part of sum_k |w| |h|, and
+/// 2^-125 (|w| + |h| + 1) a product, because the units take denormal numbers as zero:
+///   bf16      2^-7 + 2^-16: both operands err by 2^-8
+///   bf16x3    2^-15 + 2^-30, and 2 K 2^-7 u for two more sums: x = high + low + rest, |low| <= 2^-8 |x|, |rest| <= 2^-17 |x|;
+///             of w h the products low low (2^-16) and those with a rest (2 x 2^-17) are missing
+/// In bf16 the first layer, which takes the state, is computed as in bf16x3: at small noise 8 bits of x would be coarser than the
+/// noise. Sums, biases, silu and scale are fp32's. |x| and |w| from 2^127 (2 - 2^-8) on round to infinity.
 TWEEDIE_API void mlp_forward(const Mlp& net, const float* packed, Index batch, const float* x, Index ldx, const int* level,
-                             float* out, Index ldo);
+                             float* out, Index ldo, Precision precision = Precision::fp32);
 
 /// Noised rows of which a perceptron predicts -eps. All contiguous.
 struct MlpBatch {

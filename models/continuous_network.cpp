@@ -113,6 +113,7 @@ std::unique_ptr<Network> ContinuousScoreNetwork::clone() const {
   auto copy = std::make_unique<ContinuousScoreNetwork>(options_, trunk_->frequencies(), Rng{0});
   std::copy(parameters().begin(), parameters().end(), copy->parameters().begin());
   copy->parameters_changed();
+  copy->set_precision(precision());
   return copy;
 }
 
@@ -160,7 +161,8 @@ void ContinuousScoreNetwork::score_rows(ConstRows<S> y, std::span<const S> sigma
   };
   std::shared_ptr<const detail::PackedMlp> packed;
   if constexpr (sizeof(S) == sizeof(float)) {
-    packed = packed_.get([&] { return trunk_->pack(flat->data()); }, [](const detail::PackedMlp& p) { return p.serves(); });
+    packed = packed_.get([&] { return trunk_->pack(flat->data(), precision()); },
+                         [this](const detail::PackedMlp& p) { return p.serves(precision()); });
   }
   trunk_->for_blocks<S>(flat->data(), packed.get(), y, sigma, condition, std::ref(finish));
 }

@@ -126,6 +126,9 @@ class TWEEDIE_API ContinuousScoreNetwork final : public Network {
   detail::PerceptronRows perceptron_rows(std::span<const double> sigma, const Condition* condition, Index rows) const override;
 
  private:
+  bool has_fused_perceptron() const override {
+    return options_.architecture == Architecture::mlp && options_.num_layers <= kernels::Mlp::kMaxLayers;
+  }
   template <class S>
   void score_rows(ConstRows<S> y, std::span<const S> sigma, const Condition* condition, Rows<S> out) const;
   template <class S>

@@ -33,6 +33,15 @@ Network::Network(ParameterLayout layout) : layout_(std::move(layout)), parameter
 
 Network::~Network() = default;
 
+void Network::set_precision(kernels::Precision precision) {
+  using kernels::Precision;
+  check(precision != Precision::tf32, name(), ": no CPU computes in tf32; choose fp32, bf16x3 or bf16");
+  check(precision == Precision::fp32 || has_fused_perceptron(), name(), ": this network computes in fp32 alone; ",
+        kernels::name(precision), " is for perceptrons of at most ", kernels::Mlp::kMaxLayers,
+        " layers (train with --net mlp or ncsn), or choose fp32");
+  precision_ = precision;
+}
+
 void Network::parameters_changed() {
   copy_float_.reset();
   copy_double_.reset();

@@ -20,6 +20,7 @@
 
 #include "tweedie/autodiff/tape.h"
 #include "tweedie/core/random.h"
+#include "tweedie/kernels/kernels.h"
 #include "tweedie/models/noise_levels.h"
 #include "tweedie/models/parameter_layout.h"
 #include "tweedie/models/score_model.h"
@@ -98,6 +99,12 @@ class TWEEDIE_API Network : public ScoreModel {
   virtual Var log_variance(Tape& tape, std::span<const Var> parameters, const NoiseInput<float>& noise) const;
   virtual VarD log_variance(TapeD& tape, std::span<const VarD> parameters, const NoiseInput<double>& noise) const;
 
+  /// Arithmetic of score() in float (kernels.h says what each means and costs), fp32 until set. Score in double, derivatives and
+  /// training keep theirs. Throws UsageError for one that the network does not have: bf16 and bf16x3 are the perceptrons'. Not to
+  /// be called while another thread evaluates score().
+  void set_precision(kernels::Precision precision);
+  kernels::Precision precision() const { return precision_; }
+
   /// The discrete levels the network is built for, or nullptr if it takes any sigma alike.
   virtual const NoiseLevels* levels() const { return nullptr; }
 
@@ -130,6 +137,8 @@ class TWEEDIE_API Network : public ScoreModel {
 
  protected:
   explicit Network(ParameterLayout layout);
+  /// Whether score() in float is the one kernel that has the reduced precisions.
+  virtual bool has_fused_perceptron() const { return false; }
 
   /// score() through scaled_score() on a tape, for networks without a faster path.
   template <class S>
@@ -146,6 +155,7 @@ class TWEEDIE_API Network : public ScoreModel {
   Buffer<float> parameters_;
   Derived<Buffer<float>> copy_float_;
   Derived<Buffer<double>> copy_double_;
+  kernels::Precision precision_ = kernels::Precision::fp32;
 };
 
 /// One Var per tensor of the layout, by reference into `flat` (layout.size() elements, which must outlive the tape's use).

@@ -155,6 +155,7 @@ std::unique_ptr<Network> NoiseConditionalScoreNetwork::clone() const {
   auto copy = std::make_unique<NoiseConditionalScoreNetwork>(options_, levels_, Rng{0});
   std::copy(parameters().begin(), parameters().end(), copy->parameters().begin());
   copy->parameters_changed();
+  copy->set_precision(precision());
   return copy;
 }
 
@@ -244,11 +245,12 @@ std::shared_ptr<const NoiseConditionalScoreNetwork::Folded<S>> NoiseConditionalS
     linear_rows(
         levels_.size(), hidden_dim, hidden_dim, flat + layout()[0].offset, hidden_dim, flat + layout()[1].offset + dim(),
         dim() + hidden_dim, [&](Index) { return flat + layout()[2].offset; }, folded.bias.data());
-    if constexpr (sizeof(S) == sizeof(float)) folded.packed = detail::PackedMlp(layout(), flat, 1, options_.num_layers, dim());
+    if constexpr (sizeof(S) == sizeof(float))
+      folded.packed = detail::PackedMlp(layout(), flat, 1, options_.num_layers, dim(), precision());
     return folded;
   };
-  return cache<S>().get(build, [](const Folded<S>& folded) {
-    if constexpr (sizeof(S) == sizeof(float)) return folded.packed.serves();
+  return cache<S>().get(build, [this](const Folded<S>& folded) {
+    if constexpr (sizeof(S) == sizeof(float)) return folded.packed.serves(precision());
     return true;
   });
 }

@@ -71,6 +71,7 @@ class TWEEDIE_API NoiseConditionalScoreNetwork final : public Network {
   detail::PerceptronRows perceptron_rows(std::span<const double> sigma, const Condition* condition, Index rows) const override;
 
  private:
+  bool has_fused_perceptron() const override { return options_.num_layers <= kernels::Mlp::kMaxLayers; }
   // What inference reads, in S.
   template <class S>
   struct Folded;

@@ -80,7 +80,8 @@ std::unique_ptr<TrainingEngine> make_training_step(const Network& model, const O
   check(device != "cuda" && device.rfind("cuda:", 0) != 0, "make_training_step: device is '", device,
         "'; single steps are computed on the CPU, a CUDA device takes whole runs (Trainer): give auto or cpu");
   check(one_of(device, {"auto", "cpu"}), "make_training_step: device is '", device, "'; give auto or cpu");
-  check(precision == "fp32", "make_training_step: precision is '", precision, "'; on the CPU training runs in fp32");
+  check(precision == "fp32", "make_training_step: precision is '", precision,
+        "'; training on the CPU runs in fp32: give that (bf16 and bf16x3 are for sampling)");
   check(one_of(engine, {"auto", "tape", "fused"}), "make_training_step: engine is '", engine, "'; give auto, tape or fused");
   if (engine != "tape") {
     if (auto fused = detail::make_fused_engine(model, objective)) return fused;

@@ -1,5 +1,11 @@
 // dispatch.cpp - which target the kernels run on: the machine's best, TWEEDIE_TARGET's, or the caller's.
 // SPDX-License-Identifier: MIT
+#if defined(__x86_64__) && defined(__linux__)
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include <atomic>
 #include <cstdlib>
 #include <string_view>
@@ -12,7 +18,7 @@ namespace tweedie::kernels {
 
 namespace {
 
-constexpr Target kTargets[] = {Target::avx512, Target::avx2, Target::portable};  // best first
+constexpr Target kTargets[] = {Target::amx, Target::avx512_bf16, Target::avx512, Target::avx2, Target::portable};  // best first
 constexpr const char* kVariable = "TWEEDIE_TARGET";
 
 struct Choice {
@@ -28,22 +34,50 @@ const cpu::TargetTable* table_of(Target target) {
       return cpu::kAvx2;
     case Target::avx512:
       return cpu::kAvx512;
+    case Target::avx512_bf16:
+      return cpu::kAvx512Bf16;
+    case Target::amx:
+      return cpu::kAmx;
   }
   return nullptr;
 }
+
+#if defined(__x86_64__) && defined(__linux__)
+// Tiles for bf16, and the kernel's leave to use their state, which has to be asked for once in a process.
+bool has_tiles() {
+  static const bool answer = [] {
+    constexpr unsigned kAmxBf16 = 1u << 22, kAmxTile = 1u << 24;  // leaf 7, edx
+    constexpr int kRequestPermission = 0x1023, kTileData = 18;    // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+    unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+    return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 && (edx & kAmxBf16) != 0 && (edx & kAmxTile) != 0 &&
+           syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  }();
+  return answer;
+}
+#elif defined(__x86_64__) || defined(__i386__)
+bool has_tiles() { return false; }
+#endif
 
 // What the processor has and the operating system saves on a context switch.
 bool machine_runs(Target target) {
 #if defined(__x86_64__) || defined(__i386__)
   const auto avx2 = [] { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); };
+  const auto avx512 = [&] {
+    return avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  };
+  const auto bf16 = [&] { return avx512() && __builtin_cpu_supports("avx512bf16"); };
   switch (target) {
     case Target::portable:
       return true;
     case Target::avx2:
       return avx2();
     case Target::avx512:
-      return avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-             __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+      return avx512();
+    case Target::avx512_bf16:
+      return bf16();
+    case Target::amx:
+      return bf16() && has_tiles();
   }
   return false;
 #else
@@ -58,8 +92,11 @@ void require(Target target, std::string_view who) {
 
 // One constant per target: the choice in use is a single atomic pointer.
 const Choice* choice_of(Target target) {
-  static const Choice choices[] = {
-      {Target::portable, cpu::kPortable}, {Target::avx2, cpu::kAvx2}, {Target::avx512, cpu::kAvx512}};
+  static const Choice choices[] = {{Target::portable, cpu::kPortable},
+                                   {Target::avx2, cpu::kAvx2},
+                                   {Target::avx512, cpu::kAvx512},
+                                   {Target::avx512_bf16, cpu::kAvx512Bf16},
+                                   {Target::amx, cpu::kAmx}};
   return &choices[static_cast<int>(target)];
 }
 
@@ -76,7 +113,8 @@ Target first_choice() {
       return target;
     }
   }
-  fail(kVariable, ": unknown target \"", wanted, "\"; known are portable, avx2 and avx512 (unset it for the best one)");
+  fail(kVariable, ": unknown target \"", wanted,
+       "\"; known are portable, avx2, avx512, avx512_bf16 and amx (unset it for the best one)");
 }
 
 std::atomic<const Choice*> in_use = nullptr;
@@ -101,6 +139,10 @@ const char* name(Target target) {
       return "avx2";
     case Target::avx512:
       return "avx512";
+    case Target::avx512_bf16:
+      return "avx512_bf16";
+    case Target::amx:
+      return "amx";
   }
   return "unknown";
 }

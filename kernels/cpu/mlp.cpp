@@ -8,6 +8,7 @@
 
 #include "tweedie/core/check.h"
 #include "tweedie/core/parallel.h"
+#include "tweedie/kernels/cpu/mlp_bf16.h"
 #include "tweedie/kernels/cpu/mlp_layout.h"
 #include "tweedie/kernels/cpu/workspace.h"
 
@@ -76,16 +77,24 @@ struct Forward {
   }
 };
 
+/// Whether the products are fp32's; bf16 and bf16x3 are mlp_bf16.cpp's.
+bool single(Precision precision, const char* who) {
+  check(precision != Precision::tf32, who, ": no CPU computes in tf32; choose fp32, bf16x3 or bf16");
+  return precision == Precision::fp32;
+}
+
 }  // namespace
 
-Index packed_mlp_size(const Mlp& net) {
+Index packed_mlp_size(const Mlp& net, Precision precision) {
   check_net(net, "packed_mlp_size");
+  if (!single(precision, "packed_mlp_size")) return cpu::bf16_size(cpu::table().bf16, net, precision);
   return MlpLayout(net, cpu::table()).size;
 }
 
-void pack_mlp(const Mlp& net, float* packed) {
+void pack_mlp(const Mlp& net, float* packed, Precision precision) {
   check_net(net, "pack_mlp");
   const TargetTable& target = cpu::table();
+  if (!single(precision, "pack_mlp")) return cpu::bf16_pack(target.bf16, net, packed, precision);
   const MlpLayout layout(net, target);
   for (int i = 0; i < net.layers; ++i) {
     for (Index panel = 0; panel < layout.panels(net, i); ++panel) cpu::pack_panel(net, layout, target, i, panel, packed);
@@ -93,7 +102,7 @@ void pack_mlp(const Mlp& net, float* packed) {
 }
 
 void mlp_forward(const Mlp& net, const float* packed, Index batch, const float* x, Index ldx, const int* level, float* out,
-                 Index ldo) {
+                 Index ldo, Precision precision) {
   check_net(net, "mlp_forward");
   check(batch >= 0, "mlp_forward: batch = ", batch, " is negative");
   check(ldx >= net.layer[0].in, "mlp_forward: ldx = ", ldx, " is less than the ", net.layer[0].in, " columns of x");
@@ -103,6 +112,9 @@ void mlp_forward(const Mlp& net, const float* packed, Index batch, const float* 
     check(level[b] >= 0 && level[b] < net.levels, "mlp_forward: level[", b, "] = ", level[b], ", the network has ", net.levels);
   }
   const TargetTable& target = cpu::table();
+  if (!single(precision, "mlp_forward")) {
+    return cpu::bf16_forward(target.bf16, net, packed, batch, x, ldx, level, out, ldo, precision);
+  }
   const MlpLayout layout(net, target);
   const Forward forward{net, target, layout, packed};
   parallel_for(batch, kMlpBlock, [&](Index begin, Index end) {

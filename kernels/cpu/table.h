@@ -95,16 +95,43 @@ struct MlpKernels {
   void (*fourier)(Index batch, Index n, const double* t, const double* w, float* out);
 };
 
+/// A layer of bf16 operands over a block of rows. They lie in words of 4 bytes, `group` numbers each: the float of one number's
+/// value, or a pair of bf16 for a unit that multiplies pairs.
+struct Bf16Dense {
+  Index rows, depth, out;  // depth: words of a row that count; out a multiple of cols
+  int products;            // 1: high high; 3: low high, high low, high high
+  const float* a;          // (rows, depth), the low parts at a + a_low
+  Index lda, a_low;
+  const float* panels;  // (out / cols, parts, depth, cols): the high parts, then of 3 products the low ones
+  const float* bias;    // row i's at bias + i * bias_stride, (out)
+  Index bias_stride;    // 0: one for all rows
+  float* y;             // silu: words (rows, out / group); affine: numbers (rows, out)
+  Index ldy, y_low;     // silu: y's low parts at y + y_low; 0: none are wanted
+};
+/// The perceptron's kernels of one target for bf16 operands, single-threaded.
+struct Bf16Kernels {
+  int cols, group;   // numbers in a panel and in a word
+  int lanes, depth;  // words in a vector; a layer's depth is a multiple of `depth`
+  /// words (rows, depth) and their low parts at words + low, of x (rows, in); zeros beyond.
+  void (*operands)(Index rows, Index in, const float* x, Index ldx, Index depth, float* words, Index ld, Index low);
+  void (*dense)(const Bf16Dense& layer, Finish finish);  // silu or affine
+  /// y (rows, out) = a W^T + bias for a few outputs: panels (out, parts, depth), depth a multiple of `lanes`. Without y_low.
+  void (*thin)(const Bf16Dense& layer);
+};
+
 struct TargetTable {
   Kernels<float> single;
   Kernels<double> twice;
   MlpKernels mlp;
+  Bf16Kernels bf16;
 };
 
 // nullptr where this build lacks the target.
 extern const TargetTable* const kPortable;
 extern const TargetTable* const kAvx2;
 extern const TargetTable* const kAvx512;
+extern const TargetTable* const kAvx512Bf16;
+extern const TargetTable* const kAmx;
 
 /// The table of the target in use.
 const TargetTable& table();

@@ -345,9 +345,9 @@ VarX<S> Trunk::log_variance(TapeX<S>& tape, std::span<const VarX<S>> p, const No
   return linear(features(tape, noise), p[t], p[t + 1]);
 }
 
-PackedMlp Trunk::pack(const float* flat) const {
+PackedMlp Trunk::pack(const float* flat, kernels::Precision precision) const {
   if (options_.architecture != Architecture::mlp) return {};
-  return {layout_, flat, parts_.body + 1, options_.num_layers, options_.data_dim};
+  return {layout_, flat, parts_.body + 1, options_.num_layers, options_.data_dim, precision};
 }
 
 // --- plain kernels over blocks of rows ---------------------------------------------------------------------------------

@@ -53,7 +53,7 @@ class Trunk {
   template <class S>
   void write_features(std::span<const S> sigma, S* out) const;
   /// The body's layers for the fused kernel; none for a residual one.
-  PackedMlp pack(const float* flat) const;
+  PackedMlp pack(const float* flat, kernels::Precision precision) const;
   /// Where an mlp's linear layers are; none of a residual body.
   Perceptron perceptron() const;
   /// W_e e + b_0, an mlp's first bias: (1, H) where all rows have one noise and one condition, else (rows, H).

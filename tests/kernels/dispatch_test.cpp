@@ -43,12 +43,19 @@ TEST_CASE("names and availability") {
   CHECK(std::string(name(Target::portable)) == "portable");
   CHECK(std::string(name(Target::avx2)) == "avx2");
   CHECK(std::string(name(Target::avx512)) == "avx512");
+  CHECK(std::string(name(Target::avx512_bf16)) == "avx512_bf16");
+  CHECK(std::string(name(Target::amx)) == "amx");
   CHECK(available(Target::portable));
   if (available(Target::avx512)) CHECK(available(Target::avx2));
+  if (available(Target::avx512_bf16)) CHECK(available(Target::avx512));
+  if (available(Target::amx)) CHECK(available(Target::avx512_bf16));
 }
 
 TEST_CASE("without the variable the best target runs") {
-  const Target best = available(Target::avx512) ? Target::avx512 : available(Target::avx2) ? Target::avx2 : Target::portable;
+  Target best = Target::portable;
+  for (const Target t : kAllTargets) {  // each has what those before it have
+    if (available(t)) best = t;
+  }
   CHECK(status_with("") == kTargetStatus + static_cast<int>(best));
 }
 

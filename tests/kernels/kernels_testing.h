@@ -8,8 +8,10 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <iterator>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tweedie/core/parallel.h"
@@ -17,7 +19,7 @@
 
 namespace tweedie::kernels::testing {
 
-inline constexpr Target kAllTargets[] = {Target::portable, Target::avx2, Target::avx512};
+inline constexpr Target kAllTargets[] = {Target::portable, Target::avx2, Target::avx512, Target::avx512_bf16, Target::amx};
 inline constexpr Index kSizes[] = {0, 1, 3, 16, 17, 64, 65};
 
 template <class T>
@@ -25,13 +27,19 @@ inline constexpr double kUnit = sizeof(T) == 4 ? 0x1p-24 : 0x1p-53;  // u: half 
 template <class T>
 inline constexpr double kTiny = sizeof(T) == 4 ? 0x1p-126 : 0x1p-1022;
 
+/// Says once in a run that a target was not tried.
+inline void say_not_tried(Target t) {
+  static bool said[std::size(kAllTargets)];
+  if (!std::exchange(said[static_cast<std::size_t>(t)], true)) std::printf("not tried on this machine: target %s\n", name(t));
+}
+
 /// Runs body() on every target that this machine has, and says which were not tried.
 template <class Body>
 void on_every_target(Body body) {
   const Target before = target();
   for (const Target t : kAllTargets) {
     if (!available(t)) {
-      std::printf("not tried on this machine: target %s\n", name(t));
+      say_not_tried(t);
       continue;
     }
     set_target(t);

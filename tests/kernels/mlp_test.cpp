@@ -11,60 +11,10 @@ namespace {
 
 constexpr Accuracy kFp32{0, 1, 0, 0x1p-119};
 
-/// The pass over `batch` rows of x, which have `padding` columns of NaN between them, as out has.
-std::vector<float> forward(const TestNet& t, Index batch, const std::vector<float>& x, const int* level, Index padding = 0) {
-  const Index in = t.net.layer[0].in, outputs = t.net.layer[t.net.layers - 1].out, ldx = in + padding, ldo = outputs + padding;
-  std::vector<float> packed(static_cast<std::size_t>(packed_mlp_size(t.net)), kNaN<float>);
-  pack_mlp(t.net, packed.data());
-  std::vector<float> spread(static_cast<std::size_t>(batch * ldx), kNaN<float>),
-      wide(static_cast<std::size_t>(batch * ldo), 77.f);
-  for (Index b = 0; b < batch; ++b) std::copy_n(x.begin() + b * in, in, spread.begin() + b * ldx);
-  mlp_forward(t.net, packed.data(), batch, spread.data(), ldx, level, wide.data(), ldo);
-  std::vector<float> out(static_cast<std::size_t>(batch * outputs));
-  for (Index b = 0; b < batch; ++b) {
-    std::copy_n(wide.begin() + b * ldo, outputs, out.begin() + b * outputs);
-    for (Index i = outputs; i < ldo; ++i) CHECK(wide[static_cast<std::size_t>(b * ldo + i)] == 77.f);
-  }
-  return out;
-}
-
-std::vector<int> levels_of(Index batch, int levels) {
-  std::vector<int> level(static_cast<std::size_t>(batch));
-  for (std::size_t b = 0; b < level.size(); ++b) level[b] = static_cast<int>(b * 7) % levels;
-  return level;
-}
-
 }  // namespace
 
 TEST_CASE("mlp_forward matches the reference: sizes about the tiles, one to many rows, thin and wide ends") {
-  struct Case {
-    Index batch;
-    std::vector<int> sizes;
-  };
-  const Case cases[] = {{0, {2, 16, 2}},
-                        {1, {2, 256, 256, 256, 2}},
-                        {1, {1, 3, 1}},
-                        {1, {7, 33, 65, 130, 9}},
-                        {2, {2, 40, 300, 8}},
-                        {3, {3, 72, 72, 3}},
-                        {4, {2, 264, 136, 2}},
-                        {5, {2, 31, 32, 33, 2}},
-                        {6, {1, 15, 16, 17, 1}},
-                        {7, {5, 1, 5}},
-                        {8, {4, 8, 4}},
-                        {9, {2, 64, 64, 10}},
-                        {17, {100, 20, 100}},
-                        {63, {2, 17, 2}},
-                        {64, {3, 47, 12}},
-                        {65, {6, 24, 24, 6}},
-                        {131, {2, 33, 2}},
-                        {3, {1024, 40, 1024}},
-                        {2, {3, 1030, 2}},
-                        {5, {17, 70}},
-                        {1, {4, 4}},
-                        {70, {1, 1}},
-                        {1, {300, 513, 1}}};
-  for (const Case& c : cases) {
+  for (const MlpCase& c : mlp_cases()) {
     for (const bool by_row : {true, false}) {
       const TestNet t(c.sizes, 3, by_row ? 1 : 0);
       CAPTURE(c.batch);

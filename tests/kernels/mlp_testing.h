@@ -37,6 +37,7 @@ struct Accuracy {
   double silu = .5;  // u: silu's error beside 8 u |silu|
   double tiny = 0x1p-120;
   double argument = 0;  // silu's error relative to its argument
+  double first = -1;  // relative error of a product of the first layer; below 0: as the others
 };
 /// How far beyond the bound `out` is, as a multiple; the bound carries each layer's errors (kernels.h; for devices
 /// cuda/mlp_forward.h) to the next.
@@ -53,7 +54,8 @@ inline double beyond_bound(const TestNet& t, Index batch, const float* x, const 
     std::vector<double> h(wide.begin() + b * net.layer[0].in, wide.begin() + (b + 1) * net.layer[0].in), error(h.size());
     for (int l = 0; l < net.layers; ++l) {
       const MlpLayer& layer = net.layer[l];
-      const double sums = accuracy.product + (accuracy.roundings * ((layer.in + 7) / 8 * 8) + 1) * kU;
+      const double sums = (l == 0 && accuracy.first >= 0 ? accuracy.first : accuracy.product) +
+                          (accuracy.roundings * ((layer.in + 7) / 8 * 8) + 1) * kU;
       std::vector<double> next(static_cast<std::size_t>(layer.out)), next_error(next.size());
       for (std::size_t n = 0; n < next.size(); ++n) {
         double y = layer.bias[(l == 0 ? static_cast<std::size_t>(level[row]) * next.size() : 0) + n], magnitude = 0, carried = 0;
@@ -80,6 +82,61 @@ inline double beyond_bound(const TestNet& t, Index batch, const float* x, const 
     }
   }
   return worst;
+}
+
+struct MlpCase {
+  Index batch;
+  std::vector<int> sizes;
+};
+/// Sizes about the tiles, one to many rows, thin and wide ends.
+inline std::vector<MlpCase> mlp_cases() {
+  return {{0, {2, 16, 2}},
+          {1, {2, 256, 256, 256, 2}},
+          {1, {1, 3, 1}},
+          {1, {7, 33, 65, 130, 9}},
+          {2, {2, 40, 300, 8}},
+          {3, {3, 72, 72, 3}},
+          {4, {2, 264, 136, 2}},
+          {5, {2, 31, 32, 33, 2}},
+          {6, {1, 15, 16, 17, 1}},
+          {7, {5, 1, 5}},
+          {8, {4, 8, 4}},
+          {9, {2, 64, 64, 10}},
+          {17, {100, 20, 100}},
+          {63, {2, 17, 2}},
+          {64, {3, 47, 12}},
+          {65, {6, 24, 24, 6}},
+          {131, {2, 33, 2}},
+          {3, {1024, 40, 1024}},
+          {2, {3, 1030, 2}},
+          {5, {17, 70}},
+          {1, {4, 4}},
+          {70, {1, 1}},
+          {1, {300, 513, 1}}};
+}
+
+/// The pass over `batch` rows of x, which have `padding` columns of NaN between them, as out has.
+inline std::vector<float> forward(const TestNet& t, Index batch, const std::vector<float>& x, const int* level, Index padding = 0,
+                                  Precision precision = Precision::fp32) {
+  const Index in = t.net.layer[0].in, outputs = t.net.layer[t.net.layers - 1].out, ldx = in + padding, ldo = outputs + padding;
+  std::vector<float> packed(static_cast<std::size_t>(packed_mlp_size(t.net, precision)), kNaN<float>);
+  pack_mlp(t.net, packed.data(), precision);
+  std::vector<float> spread(static_cast<std::size_t>(batch * ldx), kNaN<float>),
+      wide(static_cast<std::size_t>(batch * ldo), 77.f);
+  for (Index b = 0; b < batch; ++b) std::copy_n(x.begin() + b * in, in, spread.begin() + b * ldx);
+  mlp_forward(t.net, packed.data(), batch, spread.data(), ldx, level, wide.data(), ldo, precision);
+  std::vector<float> out(static_cast<std::size_t>(batch * outputs));
+  for (Index b = 0; b < batch; ++b) {
+    std::copy_n(wide.begin() + b * ldo, outputs, out.begin() + b * outputs);
+    for (Index i = outputs; i < ldo; ++i) CHECK(wide[static_cast<std::size_t>(b * ldo + i)] == 77.f);
+  }
+  return out;
+}
+
+inline std::vector<int> levels_of(Index batch, int levels) {
+  std::vector<int> level(static_cast<std::size_t>(batch));
+  for (std::size_t b = 0; b < level.size(); ++b) level[b] = static_cast<int>(b * 7) % levels;
+  return level;
 }
 
 }  // namespace tweedie::kernels::testing
