@@ -109,10 +109,10 @@ TEST_CASE("the bounds would find bf16 taken for bf16x3, and one unit missing amo
   const std::vector<int> level(static_cast<std::size_t>(batch));
   const auto rough = forward(t, batch, x, nullptr, 0, Precision::bf16),
              near = forward(t, batch, x, nullptr, 0, Precision::bf16x3);
-  CHECK(beyond_bound(t, batch, x.data(), level, rough, kBf16x3) > 5);
+  CHECK(beyond_bound(t, batch, x.data(), level, rough, kCpuBf16x3) > 5);
   t.weights[1][3] = t.weights[1][19] = 0;
-  CHECK(beyond_bound(t, batch, x.data(), level, rough, kBf16) > 5);
-  CHECK(beyond_bound(t, batch, x.data(), level, near, kBf16x3) > 100);
+  CHECK(beyond_bound(t, batch, x.data(), level, rough, kCpuBf16) > 5);
+  CHECK(beyond_bound(t, batch, x.data(), level, near, kCpuBf16x3) > 100);
 }
 
 TEST_CASE("bf16 takes the state whole: a shift of x far below its 8 bits moves the output") {

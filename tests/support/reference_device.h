@@ -48,6 +48,10 @@ class ReferenceDevice final : public kernels::cuda::Device {
     std::copy(f.begin(), f.end(), in.out);
   }
 
+  std::unique_ptr<kernels::cuda::TrainingRun> make_training(const kernels::cuda::TrainingSetup&, kernels::Precision) override {
+    fail("reference device: it trains nothing; the host executor does (device_trainer_test.cpp)");
+  }
+
   bool takes_chain(const kernels::Mlp&, kernels::Precision) const override { return chains; }
   void sample_chain(const kernels::cuda::ChainInput& in, kernels::Precision) override {
     check(chains, "reference sample_chain: this one runs none");
