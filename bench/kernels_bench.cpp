@@ -3,8 +3,8 @@
 //   kernels_bench                                  everything
 //   kernels_bench --benchmark_filter='gemm/avx512/.*threads:1'
 //
-// GFLOP/s count 2 m n k; `peak` is the share of what this core does in the target's own multiply-adds on registers alone,
-// measured here before the first benchmark. Median and spread over the repetitions.
+// GFLOP/s count 2 m n k; `peak` is the share of what this core does in the target's own multiply-adds (bf16's for mlp in bf16 and
+// bf16x3) on registers alone, measured here before the first benchmark. Median and spread over the repetitions.
 // SPDX-License-Identifier: MIT
 #include <benchmark/benchmark.h>
 
@@ -109,7 +109,8 @@ struct Perceptron {
   static constexpr int kWidth = 256, kLayers = 4, kDim = 2;
   std::vector<float> weights[kLayers], biases[kLayers], x, out, packed;
   Mlp net;
-  explicit Perceptron(Index batch) : x(random_numbers(batch * kDim, 6)), out(x.size()) {
+  Precision precision;
+  Perceptron(Index batch, Precision arithmetic) : x(random_numbers(batch * kDim, 6)), out(x.size()), precision(arithmetic) {
     net.layers = kLayers;
     for (int i = 0; i < kLayers; ++i) {
       const int in = i == 0 ? kDim : kWidth, width = i + 1 == kLayers ? kDim : kWidth;
@@ -118,27 +119,33 @@ struct Perceptron {
       biases[i] = random_numbers(width, 17 + i);
       net.layer[i] = {weights[i].data(), biases[i].data(), in, width};
     }
-    packed.resize(static_cast<std::size_t>(packed_mlp_size(net)));
-    pack_mlp(net, packed.data());
+    packed.resize(static_cast<std::size_t>(packed_mlp_size(net, precision)));
+    pack_mlp(net, packed.data(), precision);
   }
   Index batch() const { return static_cast<Index>(x.size()) / kDim; }
-  void run() { mlp_forward(net, packed.data(), batch(), x.data(), kDim, nullptr, out.data(), kDim); }
+  void run() { mlp_forward(net, packed.data(), batch(), x.data(), kDim, nullptr, out.data(), kDim, precision); }
 };
 
-bool verify_perceptron() {
-  Perceptron p(67);
+/// The root mean square error over the outputs' own.
+double perceptron_error(Precision precision) {
+  Perceptron p(67, precision);
   p.run();
   const std::vector<double> x(p.x.begin(), p.x.end());
   std::vector<double> expected(x.size());
   const std::vector<int> level(x.size());
   reference::mlp_forward<double>(p.net, p.batch(), x.data(), level.data(), expected.data());
-  return close(p.out, expected, 1e-5);
+  double error = 0, size = 0;
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    error += (p.out[i] - expected[i]) * (p.out[i] - expected[i]);
+    size += expected[i] * expected[i];
+  }
+  return std::sqrt(error / size);
 }
 
-void time_perceptron(benchmark::State& state, Target target, int threads, Index batch) {
+void time_perceptron(benchmark::State& state, Target target, Precision precision, int threads, Index batch) {
   set_target(target);
   set_threads(threads);
-  Perceptron p(batch);
+  Perceptron p(batch, precision);
   for (auto _ : state) {
     p.run();
     benchmark::ClobberMemory();
@@ -146,8 +153,8 @@ void time_perceptron(benchmark::State& state, Target target, int threads, Index 
   const double flops = 2.0 * 256 * (2 + 256 + 256 + 2) * static_cast<double>(batch);
   using benchmark::Counter;
   state.counters["GFLOP/s"] = Counter(flops * 1e-9, Counter::kIsIterationInvariantRate);
-  if (peak(target) > 0)
-    state.counters["peak"] = Counter(flops * 1e-9 / peak(target) / threads, Counter::kIsIterationInvariantRate);
+  const double best = peak(target, precision);
+  if (best > 0) state.counters["peak"] = Counter(flops * 1e-9 / best / threads, Counter::kIsIterationInvariantRate);
 }
 
 // ---- element-wise kernels: 16 Ki elements, in L1/L2, so that arithmetic and not memory is measured ----
@@ -207,8 +214,12 @@ void repeated(benchmark::internal::Benchmark* b, int threads) {
 /// Verifies and registers everything for one target; false where a result is wrong.
 bool add_target(Target target, int cores) {
   set_target(target);
-  if (!verify_elements() || !verify_perceptron()) return false;
-  std::printf("%-8s peak of one core: %.1f GFLOP/s\n", name(target), peak(target));
+  const double errors[] = {perceptron_error(Precision::fp32), perceptron_error(Precision::bf16x3),
+                           perceptron_error(Precision::bf16)};
+  if (!verify_elements() || !(errors[0] < 1e-6 && errors[1] < 1e-5 && errors[2] < 1e-2)) return false;
+  std::printf(
+      "%-12s peak of one core: %.1f GFLOP/s, for bf16 %.1f; the perceptron's error in fp32 %.1e, bf16x3 %.1e, bf16 %.1e\n",
+      name(target), peak(target), peak(target, Precision::bf16), errors[0], errors[1], errors[2]);
   for (const Product& p : kProducts) {
     if (!verify(p)) return false;
     for (int threads = 1; threads <= cores; threads = threads == cores ? cores + 1 : cores) {
@@ -219,13 +230,15 @@ bool add_target(Target target, int cores) {
                threads);
     }
   }
-  for (const Index batch : {1, 2, 3, 4, 5, 64, 4096}) {
-    for (int threads = 1; threads <= (batch > 64 ? cores : 1); threads = threads == cores ? cores + 1 : cores) {
-      const std::string label =
-          std::string("mlp/") + name(target) + "/rows:" + std::to_string(batch) + "/threads:" + std::to_string(threads);
-      repeated(
-          benchmark::RegisterBenchmark(label.c_str(), [=](benchmark::State& s) { time_perceptron(s, target, threads, batch); }),
-          threads);
+  for (const Precision precision : {Precision::fp32, Precision::bf16x3, Precision::bf16}) {
+    for (const Index batch : {1, 2, 3, 4, 5, 64, 4096}) {
+      for (int threads = 1; threads <= (batch > 64 ? cores : 1); threads = threads == cores ? cores + 1 : cores) {
+        const std::string label = std::string("mlp/") + name(target) + "/" + name(precision) + "/rows:" + std::to_string(batch) +
+                                  "/threads:" + std::to_string(threads);
+        repeated(benchmark::RegisterBenchmark(
+                     label.c_str(), [=](benchmark::State& s) { time_perceptron(s, target, precision, threads, batch); }),
+                 threads);
+      }
     }
   }
   const std::pair<const char*, void (Elements::*)()> kernels[] = {
@@ -244,9 +257,9 @@ int main(int argc, char** argv) {
   benchmark::Initialize(&argc, argv);
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 2;
   const int cores = threads();
-  for (const Target target : {Target::avx512, Target::avx2, Target::portable}) {
+  for (const Target target : {Target::amx, Target::avx512_bf16, Target::avx512, Target::avx2, Target::portable}) {
     if (!available(target)) {
-      std::printf("%-8s not on this machine\n", name(target));
+      std::printf("%-12s not on this machine\n", name(target));
     } else if (!add_target(target, cores)) {
       std::fprintf(stderr, "%s: a kernel's result is wrong; nothing is timed\n", name(target));
       return 1;

@@ -120,13 +120,15 @@ TWEEDIE_API void pack_mlp(const Mlp& net, float* packed, Precision precision = P
 /// depend on the row and its level alone. Throws UsageError for sizes that do not fit or a level out of bounds. Steady-state
 /// calls allocate nothing.
 ///
-/// bf16 (8 bits with the leading one, to nearest even) and bf16x3 add to each layer's error a part of sum_k |w| |h|, and
-/// 2^-125 (|w| + |h| + 1) a product, because the units take denormal numbers as zero:
+/// bf16 (8 bits with the leading one, to nearest even) and bf16x3 add to each layer's error this part of sum_k |w| |h|, 2^-5 K u
+/// of it for their longer sums, and 2^-124 (|w| + |h| + 1) a product, because the units take denormal numbers as zero:
 ///   bf16      2^-7 + 2^-16: both operands err by 2^-8
-///   bf16x3    2^-15 + 2^-30, and 2 K 2^-7 u for two more sums: x = high + low + rest, |low| <= 2^-8 |x|, |rest| <= 2^-17 |x|;
-///             of w h the products low low (2^-16) and those with a rest (2 x 2^-17) are missing
-/// In bf16 the first layer, which takes the state, is computed as in bf16x3: at small noise 8 bits of x would be coarser than the
-/// noise. Sums, biases, silu and scale are fp32's. |x| and |w| from 2^127 (2 - 2^-8) on round to infinity.
+///   bf16x3    2^-15 + 2^-30: x = high + low + rest, |low| <= 2^-8 |x|, |rest| <= 2^-17 |x|; of w h the product low low (2^-16)
+///   and
+///             those with a rest (2 x 2^-17) are missing
+/// In bf16 the first layer takes the state as high + low, with a second product: 2^-8 + 2^-16 there. Rounded to 8 bits x would be
+/// coarser than small noise (docs/notes/step3.md has the figures). Sums, biases, silu and scale are fp32's. Numbers from
+/// 2^127 (2 - 2^-8) on round to infinity.
 TWEEDIE_API void mlp_forward(const Mlp& net, const float* packed, Index batch, const float* x, Index ldx, const int* level,
                              float* out, Index ldo, Precision precision = Precision::fp32);
 

@@ -85,7 +85,7 @@ struct HardwareTiles {
 template <class Tiles, class Unit, Finish kFinish, bool kSplit, bool kTwo>
 void amx_block(const Bf16Dense& d, Index rows, Index i, Index j) {
   using V = Native<float>;
-  const Index part = d.depth * kAmxCols, panel = part * (d.products == 1 ? 1 : 2);
+  const Index part = d.depth * kAmxCols, panel = part * (d.products == 3 ? 2 : 1);
   Tiles::template zero<0>();
   Tiles::template zero<1>();
   if constexpr (kTwo) {
@@ -93,8 +93,8 @@ void amx_block(const Bf16Dense& d, Index rows, Index i, Index j) {
     Tiles::template zero<3>();
   }
   for (int product = 3 - d.products; product < 3; ++product) {
-    const float* const a = d.a + i * d.lda + (product == 0 ? d.a_low : 0);
-    const float* const b = d.panels + j / kAmxCols * panel + (product == 1 ? part : 0);
+    const float* const a = d.a + i * d.lda + (product == 1 ? d.a_low : 0);
+    const float* const b = d.panels + j / kAmxCols * panel + (product == 0 ? part : 0);
     for (Index k = 0; k < d.depth; k += kAmxWords) {
       Tiles::template load<6>(b + k * kAmxCols, kAmxCols);
       Tiles::template load<7>(b + k * kAmxCols + kAmxCols / 2, kAmxCols);

@@ -24,7 +24,7 @@ constexpr Index kThinOutputs = 8;
 constexpr Index kMlpBlock = 128;
 
 struct Bf16Layout {
-  int products[Mlp::kMaxLayers];  // 1 or 3
+  int products[Mlp::kMaxLayers];  // 1, 2 or 3
   Index depth[Mlp::kMaxLayers];   // words of a row that count
   Index width[Mlp::kMaxLayers];   // outputs, in whole panels
   Index weight[Mlp::kMaxLayers], bias[Mlp::kMaxLayers];
@@ -37,7 +37,7 @@ struct Bf16Layout {
     for (int i = 0; i <= last; ++i) {
       const MlpLayer& layer = net.layer[i];
       const bool rows = thin && i == last;
-      products[i] = i == 0 || precision == Precision::bf16x3 ? 3 : 1;
+      products[i] = precision == Precision::bf16x3 ? 3 : i == 0 ? 2 : 1;
       depth[i] = round_up(round_up(layer.in, target.group) / target.group, rows ? target.lanes : target.depth);
       width[i] = rows ? layer.out : round_up(layer.out, target.cols);
       weight[i] = size;
@@ -50,7 +50,7 @@ struct Bf16Layout {
     activation_ld += target.lanes;
   }
 
-  Index parts(int i) const { return products[i] == 1 ? 1 : 2; }
+  Index parts(int i) const { return products[i] == 3 ? 2 : 1; }
   bool in_rows(int i) const { return thin && i == last; }
 };
 
@@ -104,7 +104,7 @@ struct Forward {
                            i == 0 ? stride0 : 0,
                            thin ? out : next,
                            thin ? ldo : ld,
-                           i < last && layout.products[i + 1] == 3 ? low : 0};
+                           i < last && layout.products[i + 1] > 1 ? low : 0};
       thin ? target.thin(d) : target.dense(d, i == last ? Finish::affine : Finish::silu);
       std::swap(h, next);
     }

@@ -5,8 +5,9 @@
 //
 // What a word is and how two are multiplied, the Unit says: a float of the number's value where the target has no unit for bf16,
 // a pair of bf16 for vdpbf16ps, which adds two products with a rounding each, the odd one first, denormals as zero on both sides
-// [Intel Software Developer's Manual, VDPBF16PS]. Of split operands the small products are summed first: low high, high low,
-// high high, each over k = 0, 1, ... So an element is one chain, which neither the tile nor the number of rows changes.
+// [Intel Software Developer's Manual, VDPBF16PS]. The small products of split operands are summed first: a's high with W's low
+// parts, low with high, high with high, the last 1, 2 or 3 of these, each over k = 0, 1, ... So an element is one chain, which
+// neither the tile nor the number of rows changes.
 // SPDX-License-Identifier: MIT
 #pragma once
 
@@ -101,12 +102,12 @@ void bf16_tile(const Bf16Dense& d, Index i, Index j) {
   using V = Native<float>;
   constexpr int kVectors = P * kTileVectors;
   constexpr Index kCols = kTileCols<float>;
-  const Index part = d.depth * kCols, panel = part * (d.products == 1 ? 1 : 2);
+  const Index part = d.depth * kCols, panel = part * (d.products == 3 ? 2 : 1);
   V sum[R][kVectors];
   TWEEDIE_UNROLL for (int r = 0; r < R; ++r) { TWEEDIE_UNROLL for (int v = 0; v < kVectors; ++v) sum[r][v] = V(0.0f); }
   for (int product = 3 - d.products; product < 3; ++product) {
-    const float* const a = d.a + i * d.lda + (product == 0 ? d.a_low : 0);
-    const float* b = d.panels + j / kCols * panel + (product == 1 ? part : 0);
+    const float* const a = d.a + i * d.lda + (product == 1 ? d.a_low : 0);
+    const float* b = d.panels + j / kCols * panel + (product == 0 ? part : 0);
     for (Index k = 0; k < d.depth; ++k, b += kCols) {
       V right[kVectors];
       TWEEDIE_UNROLL for (int v = 0; v < kVectors; ++v) {
@@ -185,12 +186,12 @@ template <class Unit, int R>
 void thin_bf16_rows(const Bf16Dense& d, Index i) {
   using V = typename Unit::V;
   const float* w = d.panels;
-  for (Index n = 0; n < d.out; ++n, w += d.depth * (d.products == 1 ? 1 : 2)) {
+  for (Index n = 0; n < d.out; ++n, w += d.depth * (d.products == 3 ? 2 : 1)) {
     V sum[R];
     TWEEDIE_UNROLL for (int r = 0; r < R; ++r) sum[r] = V(0.0f);
     for (int product = 3 - d.products; product < 3; ++product) {
-      const float* const a = d.a + i * d.lda + (product == 0 ? d.a_low : 0);
-      const float* const right = w + (product == 1 ? d.depth : 0);
+      const float* const a = d.a + i * d.lda + (product == 1 ? d.a_low : 0);
+      const float* const right = w + (product == 0 ? d.depth : 0);
       for (Index k = 0; k < d.depth; k += V::kWidth) {
         const V weight = load<V>(right + k);
         TWEEDIE_UNROLL for (int r = 0; r < R; ++r) sum[r] = Unit::multiply_add(load<V>(a + r * d.lda + k), weight, sum[r]);

@@ -99,7 +99,7 @@ struct MlpKernels {
 /// value, or a pair of bf16 for a unit that multiplies pairs.
 struct Bf16Dense {
   Index rows, depth, out;  // depth: words of a row that count; out a multiple of cols
-  int products;            // 1: high high; 3: low high, high low, high high
+  int products;            // 1: high high; 2: low high before; 3: high low before that
   const float* a;          // (rows, depth), the low parts at a + a_low
   Index lda, a_low;
   const float* panels;  // (out / cols, parts, depth, cols): the high parts, then of 3 products the low ones
