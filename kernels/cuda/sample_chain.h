@@ -6,8 +6,8 @@
 // Order of roundings, each line one fma a term, the first one a product:
 //   before F: p = x_x x + x_m m + x_z z,  q = m_x x + m_m m;    after F: x = p + x_f f,  m = q + m_f f
 // so that nothing but f has to be kept for the second half. z of row i is the draw (purpose, step.draw, first_row + i) of the
-// stream `key`: the host's bits. A row has the bits of the same steps taken by mlp_forward and normals one after the other,
-// whatever the tile, the cut into batches and the other rows. A row that has diverged goes on, and disturbs no other.
+// stream `key`: the host's bits. A row has the bits of the same steps taken by mlp_forward, normals and chain_update one after
+// the other, whatever the tile, the cut into batches and the other rows. A row that has diverged goes on, and disturbs no other.
 //
 // Ladder: three launches a step; SampleChain over WarpForward (few particles, latency) or BlockForward (many).
 // Predicted on an H200, never measured: docs/kernel_ladder.md. SPDX-License-Identifier: MIT
@@ -244,6 +244,18 @@ void sample_chain(Launch&& launch, const ChainInput& k, const Resources& resourc
 inline Index sample_chain_scratch_bytes(const Mlp& net, Precision precision) {
   check_mlp("cuda::sample_chain_scratch_bytes", net);
   return with_precision(precision, [&](auto p) { return packed_mlp_bytes<p.value>(net); });
+}
+
+/// Whether sample_chain takes a network of these layers where a block has `shared_bytes` of shared memory.
+inline bool takes_sample_chain(const Mlp& net, Precision precision, int shared_bytes = kMaxSharedBytes) {
+  const int width = check_mlp("cuda::takes_sample_chain", net), dim = net.layer[0].in;
+  if (net.layer[net.layers - 1].out != dim || dim > 1 << 22) return false;
+  return with_precision(precision, [&](auto p) {
+    using Warps = WarpForward<1, p.value>;
+    using Blocks = BlockForward<BlockTile32, p.value>;
+    return Warps::slots_in(net, width, shared_bytes - SampleChain<Warps>::state_bytes(dim)) >= Warps::kRing ||
+           Blocks::make(net, {}).shared_bytes() + SampleChain<Blocks>::state_bytes(dim) <= shared_bytes;
+  });
 }
 
 /// All steps for all rows in one launch, after one that packs the weights; fp32 means three tf32 products of split operands.
