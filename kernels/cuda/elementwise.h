@@ -82,11 +82,11 @@ struct ChainUpdateInput {
   float *x, *m;        // (n), in place; m nullptr: none
 };
 
-/// Error: 4 u of the terms' magnitudes for x, 3 u for m.
+/// Error: 4 u of the terms' magnitudes for x, 3 u for m. f comes last: sample_chain has the same bits.
 TWEEDIE_MATH void chain_update_one(const ChainStep& s, float f, float z, float& x, float& m) {
   const float before = x;
-  x = math::fma(s.x_z, z, math::fma(s.x_m, m, math::fma(s.x_f, f, s.x_x * before)));
-  m = math::fma(s.m_m, m, math::fma(s.m_f, f, s.m_x * before));
+  x = math::fma(s.x_f, f, math::fma(s.x_z, z, math::fma(s.x_m, m, s.x_x * before)));
+  m = math::fma(s.m_f, f, math::fma(s.m_m, m, s.m_x * before));
 }
 
 /// A thread an element.

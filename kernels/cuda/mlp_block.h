@@ -6,8 +6,10 @@
 //   padded_inputs()                                       columns that input() must be given, zeros beyond D; a multiple of 4
 //   State begin(ctx, memory, runs)                        once, by all threads, before the first of `runs` evaluations
 //   input(ctx, state, row, column, values[4])             the network's input, before each; column a multiple of 4
-//   run(ctx, state, level_of(row), emit(row, column, y))  by all threads: y = h W^T + b for every row of the tile and each output
-// run() has a barrier before it reads the inputs and one after the last emit. emit may run in any thread, once for each element.
+//   run(ctx, state, level_of(row), emit(row, column, y), idle())
+//                                                         by all threads: y = h W^T + b for every row of the tile and each output
+// run() has a barrier before it reads the inputs and one after the last emit. emit may run in any thread, once for each element;
+// idle runs once in every thread when the last layer begins, which has work for few warps where D is small.
 //
 // BlockForward: warps share the tile's rows and columns; a slab of weights (kCols outputs x kSteps blocks of inputs) is
 // multiplied while the next one comes by cp.async, across the seams of layers and of evaluations. One barrier a slab.
@@ -115,11 +117,13 @@ struct BlockForward {
       TWEEDIE_UNROLL
       for (int i = 0; i < Tile::kRowTiles; ++i) {
         a[i] = Unit::activations(ctx, h, kRows, ld, row + 16 * i, k + s * Unit::kStep, ctx.lane() / 16);
+        Unit::convert(ctx, a[i]);
       }
       TWEEDIE_UNROLL
       for (int p = 0; p < Tile::kPairs; ++p) {
         if (16 * (first_pair + p) >= columns) continue;
-        const Fragment w = Unit::weights(ctx, slab + (first_pair + p) * kRun * 16 + s * Unit::kParts * 512);
+        Fragment w = Unit::weights(ctx, slab + (first_pair + p) * kRun * 16 + s * Unit::kParts * 512);
+        Unit::convert(ctx, w);
         TWEEDIE_UNROLL
         for (int n = 0; n < 2; ++n) {
           const std::uint32_t b[2] = {w.high[n], w.high[n + 2]};
@@ -137,8 +141,8 @@ struct BlockForward {
     }
   }
 
-  template <class Ctx, class LevelOf, class Emit>
-  TWEEDIE_KERNEL void run(Ctx& ctx, State& state, LevelOf level_of, Emit emit) const {
+  template <class Ctx, class LevelOf, class Emit, class Idle>
+  TWEEDIE_KERNEL void run(Ctx& ctx, State& state, LevelOf level_of, Emit emit, Idle idle) const {
     const int g = ctx.lane() / 4, t = ctx.lane() % 4, warp = ctx.thread() / 32;
     const int first_row = warp / Tile::kColWarps * Tile::kRowTiles * 16, first = warp % Tile::kColWarps * Tile::kPairs * 16;
     float sum[Tile::kRowTiles][2 * Tile::kPairs][4];
@@ -148,6 +152,7 @@ struct BlockForward {
       unsigned char* const next = l % 2 == 0 ? state.odd : state.even;
       const int steps = (layer.in + Unit::kStep - 1) / Unit::kStep;
       const bool output = l + 1 == net.layers;
+      if (output) idle();
       for (int column = 0; column < layer.out; column += Tile::kCols) {
         TWEEDIE_UNROLL
         for (int i = 0; i < Tile::kRowTiles; ++i) {

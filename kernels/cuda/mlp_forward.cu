@@ -1,5 +1,5 @@
 // mlp_forward.cu - the network's forward pass for devices: instances of run_kernel.
-//   nvcc -std=c++20 -arch=sm_90a -Xptxas -v -c kernels/cuda/mlp_forward.cu
+//   nvcc -std=c++20 -fmad=false -arch=sm_90a -Xptxas -v -c kernels/cuda/mlp_forward.cu
 // SPDX-License-Identifier: MIT
 #include "tweedie/kernels/cuda/mlp_forward.h"
 
@@ -14,17 +14,5 @@ template __global__ void run_kernel(const __grid_constant__ MlpForwardTiled<MlpT
 template __global__ void run_kernel(const __grid_constant__ MlpForwardTiled<MlpTileSmall, Products::tf32>);
 template __global__ void run_kernel(const __grid_constant__ MlpForwardTiled<MlpTile16, Products::tf32x3>);
 template __global__ void run_kernel(const __grid_constant__ MlpForwardTiled<MlpTileSmall, Products::tf32x3>);
-template __global__ void run_kernel(const __grid_constant__ PackMlp<Precision::bf16>);
-template __global__ void run_kernel(const __grid_constant__ MlpForwardPacked<BlockForward<BlockTile128, Precision::bf16>>);
-template __global__ void run_kernel(const __grid_constant__ MlpForwardPacked<BlockForward<BlockTile64, Precision::bf16>>);
-template __global__ void run_kernel(const __grid_constant__ MlpForwardPacked<BlockForward<BlockTile32, Precision::bf16>>);
-template __global__ void run_kernel(const __grid_constant__ MlpForwardPacked<BlockForward<BlockTile16, Precision::bf16>>);
-template __global__ void run_kernel(const __grid_constant__ MlpForwardPacked<BlockForward<BlockTileNarrow, Precision::bf16>>);
-template __global__ void run_kernel(const __grid_constant__ PackMlp<Precision::bf16x3>);
-template __global__ void run_kernel(const __grid_constant__ MlpForwardPacked<BlockForward<BlockTile128, Precision::bf16x3>>);
-template __global__ void run_kernel(const __grid_constant__ MlpForwardPacked<BlockForward<BlockTile64, Precision::bf16x3>>);
-template __global__ void run_kernel(const __grid_constant__ MlpForwardPacked<BlockForward<BlockTile32, Precision::bf16x3>>);
-template __global__ void run_kernel(const __grid_constant__ MlpForwardPacked<BlockForward<BlockTile16, Precision::bf16x3>>);
-template __global__ void run_kernel(const __grid_constant__ MlpForwardPacked<BlockForward<BlockTileNarrow, Precision::bf16x3>>);
 
 }  // namespace tweedie::kernels::cuda

@@ -297,7 +297,8 @@ struct MlpForwardPacked : MlpForwardInput {
         ctx, state, [&](int row) { return level_of(first + row); },
         [&](int row, int column, float y) {
           if (first + row < batch) out[(first + row) * outputs + column] = scale_of(first + row) * y;
-        });
+        },
+        [] {});
   }
 };
 

@@ -89,7 +89,7 @@ struct MlpUnit {
       }
     }
   }
-  /// This lane's words of a block.
+  /// This lane's words of a block; convert() makes them operands.
   template <class Ctx>
   TWEEDIE_KERNEL static Fragment weights(Ctx& ctx, const unsigned char* block) {
     Fragment f;
@@ -101,7 +101,6 @@ struct MlpUnit {
       TWEEDIE_UNROLL
       for (int i = 0; i < 4; ++i) f.low[i] = second.v[i];
     }
-    convert(ctx, f);
     return f;
   }
   /// Four matrices of activations: this lane's row address is row `row`, 16 bytes number `chunk` from column k on.
@@ -111,7 +110,6 @@ struct MlpUnit {
     const unsigned char* const at = h + (row * ld + k) * kElement + 16 * chunk;
     ctx.load_matrix_x4(f.high, at);
     if constexpr (kParts == 2) ctx.load_matrix_x4(f.low, at + rows * ld * kElement);
-    convert(ctx, f);
     return f;
   }
 

@@ -151,28 +151,58 @@ struct WarpForward {
     Unit::store(ctx, state.even, kRows, ld, row, column + 2, x[2], x[3]);
   }
 
-  /// sum += W h^T over a piece's inputs.
+  /// The operands of a piece and its activations in registers, of two steps for each 8 particles: what lies beyond the last step
+  /// is read and not used.
+  struct Operands {
+    typename Unit::Fragment w[kBlocks][kGroup], rows[Tiles];
+  };
   template <class Ctx>
-  TWEEDIE_KERNEL void multiply(Ctx& ctx, const unsigned char* h, const unsigned char* piece, const Cursor& c,
-                               float (&sum)[kBlocks][Tiles][4]) const {
-    using Fragment = typename Unit::Fragment;
-    Fragment rows[Tiles];  // two steps of 8 particles; what lies beyond the last step is read and not used
+  TWEEDIE_KERNEL void load(Ctx& ctx, State& state, const unsigned char* h, const Cursor& c, Operands& to) const {
+    const int before = streamed_before(state, c.index);
+    const bool stream = streams(state, c.index);
+    if (stream) {
+      ctx.template wait_async<kRing - 1>();
+      ctx.sync_warp();
+    }
+    const int slot = stream ? state.used : c.index - before + (state.streamed == 0 ? 0 : kRing);
+    TWEEDIE_UNROLL
+    for (int j = 0; j < kBlocks; ++j) {
+      TWEEDIE_UNROLL
+      for (int s = 0; s < kGroup; ++s) {
+        if (c.block + j * kWarps < blocks(c.layer) && c.step + s < steps(c.layer)) {
+          to.w[j][s] = Unit::weights(ctx, state.slots + slot * kPiece + (j * kGroup + s) * kBlockBytes);
+        }
+      }
+    }
+    if (stream) {
+      state.used = (state.used + 1) % kRing;
+      ctx.sync_warp();  // all lanes have read the slot
+      fetch(ctx, state);
+    }
     TWEEDIE_UNROLL
     for (int i = 0; i < Tiles; ++i) {
-      rows[i] = Unit::activations(ctx, h, kRows, ld, 8 * i + ctx.lane() % 8, c.step * Unit::kStep, ctx.lane() / 8);
+      to.rows[i] = Unit::activations(ctx, h, kRows, ld, 8 * i + ctx.lane() % 8, c.step * Unit::kStep, ctx.lane() / 8);
     }
+  }
+  /// sum += W h^T over a piece's inputs.
+  template <class Ctx>
+  TWEEDIE_KERNEL void multiply(Ctx& ctx, Operands& of, const Cursor& c, float (&sum)[kBlocks][Tiles][4]) const {
+    TWEEDIE_UNROLL
+    for (int i = 0; i < Tiles; ++i) Unit::convert(ctx, of.rows[i]);
     TWEEDIE_UNROLL
     for (int s = 0; s < kGroup; ++s) {
       if (c.step + s >= steps(c.layer)) continue;
       TWEEDIE_UNROLL
       for (int j = 0; j < kBlocks; ++j) {
         if (c.block + j * kWarps >= blocks(c.layer)) continue;
-        const Fragment w = Unit::weights(ctx, piece + (j * kGroup + s) * kBlockBytes);
+        typename Unit::Fragment& w = of.w[j][s];
+        Unit::convert(ctx, w);
         TWEEDIE_UNROLL
         for (int i = 0; i < Tiles; ++i) {
-          const std::uint32_t b[2] = {rows[i].high[2 * s], rows[i].high[2 * s + 1]};
+          const typename Unit::Fragment& rows = of.rows[i];
+          const std::uint32_t b[2] = {rows.high[2 * s], rows.high[2 * s + 1]};
           if constexpr (Unit::kSplit) {  // small terms first
-            const std::uint32_t b_low[2] = {rows[i].low[2 * s], rows[i].low[2 * s + 1]};
+            const std::uint32_t b_low[2] = {rows.low[2 * s], rows.low[2 * s + 1]};
             Unit::multiply(ctx, sum[j][i], w.high, b_low);
             Unit::multiply(ctx, sum[j][i], w.low, b);
           }
@@ -182,8 +212,8 @@ struct WarpForward {
     }
   }
 
-  template <class Ctx, class LevelOf, class Emit>
-  TWEEDIE_KERNEL void run(Ctx& ctx, State& state, LevelOf level_of, Emit emit) const {
+  template <class Ctx, class LevelOf, class Emit, class Idle>
+  TWEEDIE_KERNEL void run(Ctx& ctx, State& state, LevelOf level_of, Emit emit, Idle idle) const {
     const int g = ctx.lane() / 4, t = ctx.lane() % 4, warp = ctx.thread() / 32;
     Cursor c{};
     for (c.layer = 0; c.layer < net.layers; ++c.layer) {
@@ -192,20 +222,20 @@ struct WarpForward {
       const unsigned char* const h = c.layer % 2 == 0 ? state.even : state.odd;
       unsigned char* const next = c.layer % 2 == 0 ? state.odd : state.even;
       ctx.sync();  // the layer before is written, and the one before that read
+      if (output) idle();
       for (c.block = warp; c.block < blocks(c.layer); c.block += kWarps * kBlocks) {
         float sum[kBlocks][Tiles][4] = {};
-        for (c.step = 0; c.step < steps(c.layer); c.step += kGroup, ++c.index) {
-          const int before = streamed_before(state, c.index);
-          if (streams(state, c.index)) {
-            ctx.template wait_async<kRing - 1>();
-            ctx.sync_warp();
-            multiply(ctx, h, state.slots + state.used * kPiece, c, sum);
-            state.used = (state.used + 1) % kRing;
-            ctx.sync_warp();  // all lanes have read the slot
-            fetch(ctx, state);
-          } else {
-            multiply(ctx, h, state.slots + (c.index - before + (state.streamed == 0 ? 0 : kRing)) * kPiece, c, sum);
-          }
+        Operands now, ahead;  // the next piece is on its way to registers while this one is multiplied
+        c.step = 0;
+        load(ctx, state, h, c, now);
+        for (bool more = true; more;) {
+          Cursor following = c;
+          ++following.index, following.step += kGroup;
+          more = following.step < steps(c.layer);
+          if (more) load(ctx, state, h, following, ahead);
+          multiply(ctx, now, c, sum);
+          now = ahead;
+          c = following;
         }
         TWEEDIE_UNROLL
         for (int j = 0; j < kBlocks; ++j) {

@@ -6,8 +6,8 @@
 // Order of roundings, each line one fma a term, the first one a product:
 //   before F: p = x_x x + x_m m + x_z z,  q = m_x x + m_m m;    after F: x = p + x_f f,  m = q + m_f f
 // so that nothing but f has to be kept for the second half. z of row i is the draw (purpose, step.draw, first_row + i) of the
-// stream `key`: the host's bits. A row has the bits of the same steps taken by mlp_forward and normals one after the other,
-// whatever the tile, the cut into batches and the other rows. A row that has diverged goes on, and disturbs no other.
+// stream `key`: the host's bits. A row has the bits of the same steps taken by mlp_forward, normals and chain_update one after
+// the other, whatever the tile, the cut into batches and the other rows. A row that has diverged goes on, and disturbs no other.
 //
 // Ladder: three launches a step; SampleChain over WarpForward (few particles, latency) or BlockForward (many).
 // Predicted on an H200, never measured: docs/kernel_ladder.md. SPDX-License-Identifier: MIT
@@ -25,31 +25,46 @@ namespace tweedie::kernels::cuda {
 template <class Forward>
 struct SampleChain : ChainInput {
   static constexpr int kRows = Forward::kRows, kThreads = Forward::kThreads;
-  static constexpr int kWindow = 32;  // steps that lie in shared memory at once
+  static constexpr int kWindow = 32;  // steps that lie in shared memory at once, and one more
   static constexpr int kWords = static_cast<int>(sizeof(ChainStep) / 4);
   Forward forward;
   int lanes;  // of a warp, that share a row: a power of two
 
   /// Bytes of the particles and the window of steps.
   static Index state_bytes(int dim) {
-    return (Index{kRows} * (2 * dim + 1) * 4 + kWindow * static_cast<Index>(sizeof(ChainStep)) + 15) / 16 * 16;
+    return (Index{kRows} * (2 * dim + 1) * 4 + (kWindow + 1) * static_cast<Index>(sizeof(ChainStep)) + 15) / 16 * 16;
   }
   Index shared_bytes() const { return forward.shared_bytes() + state_bytes(net.layer[0].in); }
 
   struct Particles {
     float *x, *m;      // (kRows, D)
     int* diverged;     // (kRows)
-    ChainStep* steps;  // (kWindow)
+    ChainStep* steps;  // (kWindow + 1)
   };
 
-  /// visit(row, lane of the row) for the rows in turn, by whole warps: an element is always the same thread's. Rows may lie
-  /// beyond the tile.
+  /// visit(row, lane of the row, whether it is the thread's first) for the rows in turn, by whole warps: an element is always the
+  /// same thread's. Rows may lie beyond the tile. The last warp comes first: it has the least to do in the last layer.
   template <class Ctx, class Visit>
   TWEEDIE_KERNEL void over_rows(Ctx& ctx, Visit visit) const {
-    const int groups = 32 / lanes;
-    for (int base = ctx.thread() / 32 * groups; base < kRows; base += kThreads / 32 * groups) {
-      visit(base + ctx.lane() / lanes, ctx.lane() % lanes);
+    const int groups = 32 / lanes, start = (kThreads / 32 - 1 - ctx.thread() / 32) * groups;
+    for (int base = start; base < kRows; base += kThreads / 32 * groups) {
+      visit(base + ctx.lane() / lanes, ctx.lane() % lanes, base == start);
     }
+  }
+
+  /// z of a tile's row, columns first to first + 3.
+  template <class Ctx>
+  TWEEDIE_KERNEL void draw(Ctx& ctx, std::uint32_t number, int row, int first, float (&z)[4]) const {
+    const std::uint64_t at = first_row + static_cast<std::uint64_t>(Index{ctx.block()} * kRows + row);
+    const PhiloxWords w = philox4x32(philox_counter(purpose, number, at, static_cast<std::uint32_t>(first / 4), 0), key);
+    tweedie::detail::normal_pair(w.v[0], w.v[1], z[0], z[1]);
+    tweedie::detail::normal_pair(w.v[2], w.v[3], z[2], z[3]);
+  }
+  /// The thread's first four columns' z of a step, ahead of time.
+  template <class Ctx>
+  TWEEDIE_KERNEL void draw_ahead(Ctx& ctx, const ChainStep& next, float (&z)[4]) const {
+    const int row = (kThreads / 32 - 1 - ctx.thread() / 32) * (32 / lanes) + ctx.lane() / lanes, first = 4 * (ctx.lane() % lanes);
+    if (next.x_z != 0 && row < kRows && first < net.layer[0].in) draw(ctx, next.draw, row, first, z);
   }
 
   /// Notes rows that left the bound at step s; `bad` is what this thread saw of its row.
@@ -63,22 +78,15 @@ struct SampleChain : ChainInput {
 
   /// The half of step s before the network: its input, p and q; and whether the step before left the bound.
   template <class Ctx>
-  TWEEDIE_KERNEL void prepare(Ctx& ctx, typename Forward::State& state, const Particles& p, int s) const {
+  TWEEDIE_KERNEL void prepare(Ctx& ctx, typename Forward::State& state, const Particles& p, int s,
+                              const float (&drawn)[4]) const {
     const int dim = net.layer[0].in, padded = forward.padded_inputs();
-    const Index first_of_tile = Index{ctx.block()} * kRows;
     const ChainStep now = p.steps[s % kWindow];
-    over_rows(ctx, [&](int row, int at) {
+    over_rows(ctx, [&](int row, int at, bool first_row_of_thread) {
       bool bad = false;
       for (int first = 4 * at; row < kRows && first < padded; first += 4 * lanes) {
-        float input[4] = {}, z[4] = {};
-        if (now.x_z != 0 && first < dim) {
-          const PhiloxWords w =
-              philox4x32(philox_counter(purpose, now.draw, first_row + static_cast<std::uint64_t>(first_of_tile + row),
-                                        static_cast<std::uint32_t>(first / 4), 0),
-                         key);
-          tweedie::detail::normal_pair(w.v[0], w.v[1], z[0], z[1]);
-          tweedie::detail::normal_pair(w.v[2], w.v[3], z[2], z[3]);
-        }
+        float input[4] = {}, z[4] = {drawn[0], drawn[1], drawn[2], drawn[3]};
+        if (now.x_z != 0 && first < dim && !(first_row_of_thread && first == 4 * at)) draw(ctx, now.draw, row, first, z);
         TWEEDIE_UNROLL
         for (int e = 0; e < 4; ++e) {
           if (first + e < dim) {
@@ -86,7 +94,8 @@ struct SampleChain : ChainInput {
             float& me = p.m[row * dim + first + e];
             bad = bad || outside(xe);
             input[e] = now.input_scale * xe;
-            const float next = math::fma(now.x_z, z[e], math::fma(now.x_m, me, now.x_x * xe));
+            float next = math::fma(now.x_m, me, now.x_x * xe);
+            if (now.x_z != 0) next = math::fma(now.x_z, z[e], next);
             me = math::fma(now.m_m, me, now.m_x * xe);
             xe = next;
           }
@@ -108,7 +117,7 @@ struct SampleChain : ChainInput {
     p.diverged = reinterpret_cast<int*>(p.m + kRows * dim);
     p.steps = reinterpret_cast<ChainStep*>(p.diverged + kRows);
     typename Forward::State state = forward.begin(ctx, memory, steps);
-    over_rows(ctx, [&](int row, int at) {
+    over_rows(ctx, [&](int row, int at, bool) {
       for (int column = 4 * at; row < kRows && column < dim; column += 4 * lanes) {
         for (int e = 0; e < 4 && column + e < dim; ++e) {
           const bool there = first + row < batch;
@@ -119,15 +128,17 @@ struct SampleChain : ChainInput {
       }
       if (at == 0 && row < kRows) p.diverged[row] = steps;
     });
+    float z[4] = {};
     for (int s = 0; s < steps; ++s) {
       if (s % kWindow == 0) {  // every thread has left the window's last step behind it: run() ends with a barrier
-        const int words = (steps - s < kWindow ? steps - s : kWindow) * kWords;
+        const int words = (steps - s < kWindow + 1 ? steps - s : kWindow + 1) * kWords;
         for (int i = ctx.thread(); i < words; i += kThreads) {
           reinterpret_cast<std::uint32_t*>(p.steps)[i] = reinterpret_cast<const std::uint32_t*>(step + s)[i];
         }
         ctx.sync();
+        if (s == 0) draw_ahead(ctx, p.steps[0], z);
       }
-      prepare(ctx, state, p, s);
+      prepare(ctx, state, p, s, z);
       const ChainStep& now = p.steps[s % kWindow];
       const int level = now.level;
       const float x_f = now.x_f, m_f = now.m_f;
@@ -138,9 +149,12 @@ struct SampleChain : ChainInput {
             float& m_next = p.m[row * dim + column];
             x_next = math::fma(x_f, f, x_next);
             m_next = math::fma(m_f, f, m_next);
+          },
+          [&] {
+            if (s + 1 < steps) draw_ahead(ctx, p.steps[s % kWindow + 1], z);
           });
     }
-    over_rows(ctx, [&](int row, int at) {
+    over_rows(ctx, [&](int row, int at, bool) {
       bool bad = false;
       for (int column = 4 * at; row < kRows && column < dim; column += 4 * lanes) {
         for (int e = 0; e < 4 && column + e < dim; ++e) {
@@ -230,6 +244,18 @@ void sample_chain(Launch&& launch, const ChainInput& k, const Resources& resourc
 inline Index sample_chain_scratch_bytes(const Mlp& net, Precision precision) {
   check_mlp("cuda::sample_chain_scratch_bytes", net);
   return with_precision(precision, [&](auto p) { return packed_mlp_bytes<p.value>(net); });
+}
+
+/// Whether sample_chain takes a network of these layers where a block has `shared_bytes` of shared memory.
+inline bool takes_sample_chain(const Mlp& net, Precision precision, int shared_bytes = kMaxSharedBytes) {
+  const int width = check_mlp("cuda::takes_sample_chain", net), dim = net.layer[0].in;
+  if (net.layer[net.layers - 1].out != dim || dim > 1 << 22) return false;
+  return with_precision(precision, [&](auto p) {
+    using Warps = WarpForward<1, p.value>;
+    using Blocks = BlockForward<BlockTile32, p.value>;
+    return Warps::slots_in(net, width, shared_bytes - SampleChain<Warps>::state_bytes(dim)) >= Warps::kRing ||
+           Blocks::make(net, {}).shared_bytes() + SampleChain<Blocks>::state_bytes(dim) <= shared_bytes;
+  });
 }
 
 /// All steps for all rows in one launch, after one that packs the weights; fp32 means three tf32 products of split operands.

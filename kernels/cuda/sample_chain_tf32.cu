@@ -5,14 +5,12 @@
 
 namespace tweedie::kernels::cuda {
 
-template __global__ void run_kernel(const __grid_constant__ PackMlp<Precision::tf32>);
 template __global__ void run_kernel(const __grid_constant__ SampleChain<BlockForward<BlockTile128, Precision::tf32>>);
 template __global__ void run_kernel(const __grid_constant__ SampleChain<BlockForward<BlockTile64, Precision::tf32>>);
 template __global__ void run_kernel(const __grid_constant__ SampleChain<BlockForward<BlockTile32, Precision::tf32>>);
 template __global__ void run_kernel(const __grid_constant__ SampleChain<BlockForward<BlockTileNarrow, Precision::tf32>>);
 template __global__ void run_kernel(const __grid_constant__ SampleChain<WarpForward<1, Precision::tf32>>);
 template __global__ void run_kernel(const __grid_constant__ SampleChain<WarpForward<2, Precision::tf32>>);
-template __global__ void run_kernel(const __grid_constant__ PackMlp<Precision::fp32>);
 template __global__ void run_kernel(const __grid_constant__ SampleChain<BlockForward<BlockTile128, Precision::fp32>>);
 template __global__ void run_kernel(const __grid_constant__ SampleChain<BlockForward<BlockTile64, Precision::fp32>>);
 template __global__ void run_kernel(const __grid_constant__ SampleChain<BlockForward<BlockTile32, Precision::fp32>>);

@@ -5,6 +5,7 @@
 
 #include "simt_testing.h"
 #include "tweedie/core/random.h"
+#include "tweedie/kernels/cuda/elementwise.h"
 #include "tweedie/kernels/cuda/sample_chain.h"
 
 using namespace tweedie;
@@ -49,12 +50,13 @@ bool same(const State& a, const State& b) { return same_bits(a.x, b.x) && same_b
 
 constexpr float kBound = 50;
 
-/// The steps by mlp_forward and the library's normals; each is checked against the contract's equation in double.
+/// The steps by mlp_forward, the library's normals and chain_update; each is checked against the contract's equation in double.
 State one_by_one(const TestNet& t, const std::vector<ChainStep>& list, Precision precision, State s) {
-  const Index dim = t.net.layer[0].in, batch = static_cast<Index>(s.x.size()) / dim;
+  const Index dim = t.net.layer[0].in, n = static_cast<Index>(s.x.size()), batch = n / dim;
   Mlp net = t.net;
   net.scale = nullptr;
   Scratch scratch(cuda::mlp_forward_scratch_bytes(net, precision));
+  const auto launch = host(Order::forward);
   std::vector<float> input(s.x.size()), f(s.x.size());
   Matrix z(batch, dim);
   s.diverged.assign(static_cast<std::size_t>(batch), static_cast<int>(list.size()));
@@ -62,17 +64,15 @@ State one_by_one(const TestNet& t, const std::vector<ChainStep>& list, Precision
   for (std::size_t i = 0; i < list.size(); ++i) {
     const ChainStep& step = list[i];
     for (std::size_t e = 0; e < input.size(); ++e) input[e] = step.input_scale * s.x[e];
-    cuda::mlp_forward(host(Order::forward), {net, batch, input.data(), nullptr, step.level, f.data()}, precision,
-                      scratch.resources);
+    cuda::mlp_forward(launch, {net, batch, input.data(), nullptr, step.level, f.data()}, precision, scratch.resources);
     std::fill(z.data(), z.data() + z.size(), 0.0f);
     if (step.x_z != 0) Rng(kKey).normals<float>(Purpose::langevin, step.draw, kFirstRow, z);
+    const State before = s;
+    cuda::chain_update(launch, {n, step, f.data(), z.data(), s.x.data(), s.m.data()});
     for (std::size_t e = 0; e < input.size(); ++e) {
-      const float x = s.x[e], m = s.m[e];
-      s.x[e] = math::fma(step.x_f, f[e], math::fma(step.x_z, z.data()[e], math::fma(step.x_m, m, step.x_x * x)));
-      s.m[e] = math::fma(step.m_f, f[e], math::fma(step.m_m, m, step.m_x * x));
-      const double terms[] = {double{step.x_x} * x, double{step.x_f} * f[e], double{step.x_m} * m,
-                              double{step.x_z} * z.data()[e]};
-      const double rest[] = {double{step.m_x} * x, double{step.m_f} * f[e], double{step.m_m} * m};
+      const double x = before.x[e], m = before.m[e];
+      const double terms[] = {step.x_x * x, double{step.x_f} * f[e], step.x_m * m, double{step.x_z} * z.data()[e]};
+      const double rest[] = {step.m_x * x, double{step.m_f} * f[e], step.m_m * m};
       double sum = 0, magnitude = 0, kept = 0, kept_magnitude = 0;
       for (const double term : terms) sum += term, magnitude += std::fabs(term);
       for (const double term : rest) kept += term, kept_magnitude += std::fabs(term);
@@ -236,6 +236,7 @@ TEST_CASE("simt sample_chain takes the sizes that it says: widths to 512 with D 
     const ChainStep step{};
     cuda::sample_chain(count, {t.net, batch, 1, &step, Purpose::sde, 0, 0, x.data(), nullptr, 1, &diverged}, precision,
                        scratch.resources);
+    CHECK(cuda::takes_sample_chain(t.net, precision));
     return launches == 2 && shared <= cuda::kMaxSharedBytes;
   };
   for (const Precision precision : kAll) {
@@ -247,6 +248,9 @@ TEST_CASE("simt sample_chain takes the sizes that it says: widths to 512 with D 
       CHECK(fits({2, 16, 2}, batch, precision));
     }
   }
+  CHECK_FALSE(cuda::takes_sample_chain(TestNet({2000, 512, 2000}, 1).net, Precision::fp32));
+  CHECK_FALSE(cuda::takes_sample_chain(TestNet({2, 16, 3}, 1).net, Precision::fp32));
+  CHECK_FALSE(cuda::takes_sample_chain(TestNet({2, 16, 2}, 1).net, Precision::fp32, 8000));
 }
 
 TEST_CASE("simt sample_chain refuses what it cannot mean") {
