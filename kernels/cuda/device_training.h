@@ -19,7 +19,7 @@ class DeviceTraining final : public TrainingRun {
  public:
   /// Throws UsageError for a setup that means nothing or a precision that it does not take.
   DeviceTraining(R& runtime, const TrainingSetup& setup, Precision precision)
-      : memory_(runtime), runtime_(runtime), setup_(setup), products_(products_of(precision)) {
+      : memory_(runtime), runtime_(runtime), setup_(setup), precision_(precision) {
     check_setup();
     const TrainingSetup& s = setup_;
     const Index levels = s.levels, hidden = s.hidden, dim = s.dim;
@@ -126,13 +126,10 @@ class DeviceTraining final : public TrainingRun {
     std::vector<void*> parts_;
   };
 
-  static Products products_of(Precision precision) {
-    check(precision == Precision::fp32 || precision == Precision::tf32, "cuda training: precision is ", kernels::name(precision),
-          "; training on a GPU runs in fp32 or tf32");
-    return precision == Precision::fp32 ? Products::tf32x3 : Products::tf32;
-  }
   void check_setup() const {
     const TrainingSetup& s = setup_;
+    check(precision_ == Precision::fp32 || precision_ == Precision::tf32, "cuda training: precision is ",
+          kernels::name(precision_), "; training on a GPU runs in fp32 or tf32");
     check(s.layers >= 2 && s.layers <= Mlp::kMaxLayers, "cuda training: ", s.layers, " layers; it takes 2 to ", Mlp::kMaxLayers);
     check(s.dim >= 1 && s.hidden >= 1 && s.levels >= 1 && s.batch >= 1, "cuda training: dim ", s.dim, ", hidden ", s.hidden,
           ", levels ", s.levels, ", batch ", s.batch, "; give at least 1 of each");
@@ -178,7 +175,7 @@ class DeviceTraining final : public TrainingRun {
                                  tweedie::detail::Feistel::of(s.split_key, 0, static_cast<std::uint64_t>(s.table_rows))};
     const Index work = std::max(s.batch * ((s.dim + 3) / 4), Index{32} * s.levels * s.hidden);
     launch("training_begin", blocks_for(work), kThreads, 0, begin);
-    mlp_gradient(launch, gradient_input_, products_);
+    mlp_gradient(launch, gradient_input_, precision_);
     launch("training_norm", static_cast<int>(norm_blocks()), kThreads, 0,
            TrainingNorm{at_, s.dim, s.hidden, s.levels, s.embedding, s.weight[0], s.bias[0], s.parameters});
     launch("training_finish", 1, kThreads, 0,
@@ -209,7 +206,7 @@ class DeviceTraining final : public TrainingRun {
   Memory memory_;
   R& runtime_;
   TrainingSetup setup_;
-  Products products_;
+  Precision precision_;
   StepMemory at_ = {};
   MlpGradientInput gradient_input_ = {};
   std::optional<typename R::Graph> graph_;

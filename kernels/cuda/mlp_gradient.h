@@ -3,7 +3,8 @@
 //   loss_b = w_b/2 |scale_b F(x_b) + eps_b|^2;  with z_i a layer's sums and dz_i their gradient in mean_b loss_b
 //   dW_i = sum_b dz_i h_i^T,   db_i = sum_b dz_i (of the first layer by level),   dz_{i-1} = (W_i^T dz_i) silu'(z_{i-1})
 //
-// Ladder: MlpGradientNaive    a block is a row, a thread a unit; then MlpGradientNaiveSum: a thread is a weight and adds all rows
+// Ladder: MlpGradientNaive    mlp_gradient_naive.h: a block is a row, a thread a unit; then a thread is a weight and adds all
+// rows
 //         MlpGradientRows     a block is a tile of rows on its way forward and back in shared memory; the weights come by
 //         cp.async
 //                             into two buffers, one filled while the other is multiplied, across the turn too. h_i and silu'(z_i)
@@ -112,7 +113,7 @@ TWEEDIE_KERNEL void fetch_tile(Ctx& ctx, const float* from, int ld, int rows, in
 
 /// sum += a (rows, depth) b (depth, cols) for the 16 x 8 products of a warp that begin below (rows, cols); depth in eights.
 /// a_of(row, k), b_of(k, column). Fragments: executor.h's mma_tf32.
-template <Products P, int RowTiles, int ColTiles, class Ctx, class A, class B>
+template <Precision P, int RowTiles, int ColTiles, class Ctx, class A, class B>
 TWEEDIE_KERNEL void accumulate(Ctx& ctx, int depth, int first_row, int rows, int first, int cols, A a_of, B b_of,
                                float (&sum)[RowTiles][ColTiles][4]) {
   const int g = ctx.lane() / 4, t = ctx.lane() % 4;
@@ -135,7 +136,7 @@ TWEEDIE_KERNEL void accumulate(Ctx& ctx, int depth, int first_row, int rows, int
       TWEEDIE_UNROLL
       for (int i = 0; i < RowTiles; ++i) {
         if (first_row + 16 * i >= rows) continue;
-        if constexpr (P == Products::tf32x3) {  // small terms first
+        if constexpr (P == Precision::fp32) {  // small terms first
           ctx.mma_tf32(sum[i][j], a_low[i], b);
           ctx.mma_tf32(sum[i][j], a[i], b_low);
         }
@@ -182,7 +183,7 @@ TWEEDIE_KERNEL float silu_approx(Ctx& ctx, float x, float& slope) {
 
 // ---- a tile of rows, forward and back
 
-template <class Tile, Products P>
+template <class Tile, Precision P>
 struct MlpGradientRows {
   static constexpr int kBackLd = Tile::kCols + 8;  // 8 mod 32: fragments read along a row lie in 32 different banks
   static_assert(Tile::kDepth * kBackLd <= Tile::kStage);
@@ -400,7 +401,7 @@ struct MlpGradientRows {
 
 // ---- the weights' gradient of a chunk
 
-template <class Tile, Products P>
+template <class Tile, Precision P>
 struct MlpGradientWeights {
   // Both operands are read along their rows, one of the batch each: leading dimensions of 8 mod 32.
   static constexpr int kLeftLd = Tile::kRows + 8, kRightLd = Tile::kCols + 8;
@@ -511,7 +512,14 @@ inline int check_mlp_gradient(const char* function, const Mlp& net, const MlpBat
   check(batch.rows >= 1 && batch.rows < Index{1} << 31, function, ": ", batch.rows, " rows; give 1 to 2^31 - 1");
   check(batch.x != nullptr && batch.eps != nullptr && batch.level != nullptr, function,
         ": x, eps or level is a null pointer; only scale and weight may be one");
+  check(batch.code == nullptr, function, ": the batch has a code; this kernel takes first biases by level");
   return width;
+}
+
+inline int check_mlp_gradient(const char* function, const MlpGradientInput& k) {
+  check(k.losses != nullptr && k.level_losses != nullptr && k.workspace != nullptr, function,
+        ": losses, level_losses or workspace is a null pointer");
+  return check_mlp_gradient(function, k.net, k.batch);
 }
 
 /// visit(tile of rows, tile of dW) for a network and a batch's size.
@@ -530,11 +538,9 @@ inline Index mlp_gradient_workspace_floats(const Mlp& net, const MlpBatch& batch
                              [&](auto tile, auto) { return mlp_gradient_layout(net, batch.rows, decltype(tile)::kRows).size; });
 }
 
-template <class Tile, class WeightTile, Products P, class Launch>
+template <class Tile, class WeightTile, Precision P, class Launch>
 void mlp_gradient_tiled(Launch&& launch, const MlpGradientInput& k) {
-  const int width = check_mlp_gradient("cuda::mlp_gradient", k.net, k.batch);
-  check(k.losses != nullptr && k.level_losses != nullptr && k.workspace != nullptr,
-        "cuda::mlp_gradient: losses, level_losses or workspace is a null pointer");
+  const int width = check_mlp_gradient("cuda::mlp_gradient", k);
   const Index bytes = mlp_gradient_shared_bytes<Tile>(width), rows = k.batch.rows;
   check(bytes <= kMaxSharedBytes, "cuda::mlp_gradient: width ", width, " needs ", bytes,
         " bytes of shared memory, a block has 232448; train on the CPU (--device cpu)");
@@ -554,14 +560,14 @@ void mlp_gradient_tiled(Launch&& launch, const MlpGradientInput& k) {
 }
 
 template <class Launch>
-void mlp_gradient(Launch&& launch, const MlpGradientInput& k, Products products) {
+void mlp_gradient(Launch&& launch, const MlpGradientInput& k, Precision precision) {
   with_gradient_tiles(check_mlp_gradient("cuda::mlp_gradient", k.net, k.batch), k.batch.rows, [&](auto tile, auto weight_tile) {
     using Tile = decltype(tile);
     using WeightTile = decltype(weight_tile);
-    if (products == Products::tf32) {
-      mlp_gradient_tiled<Tile, WeightTile, Products::tf32>(launch, k);
+    if (precision == Precision::tf32) {
+      mlp_gradient_tiled<Tile, WeightTile, Precision::tf32>(launch, k);
     } else {
-      mlp_gradient_tiled<Tile, WeightTile, Products::tf32x3>(launch, k);
+      mlp_gradient_tiled<Tile, WeightTile, Precision::fp32>(launch, k);
     }
   });
 }

@@ -2,12 +2,11 @@
 // double. SPDX-License-Identifier: MIT
 #include "mlp_gradient_testing.h"
 #include "simt_testing.h"
-#include "tweedie/kernels/cuda/mlp_gradient.h"
+#include "tweedie/kernels/cuda/mlp_gradient_naive.h"
 
 using namespace tweedie;
 using namespace tweedie::kernels;
 using namespace tweedie::kernels::testing;
-using cuda::Products;
 using simt::Order;
 
 namespace {
@@ -60,9 +59,9 @@ std::vector<float> in_all_orders(const Problem& p, Gradient gradient, Index floa
   return first;
 }
 
-std::vector<float> with(const Problem& p, Products products) {
+std::vector<float> with(const Problem& p, kernels::Precision precision) {
   return in_all_orders(
-      p, [&](auto launch, const auto& k) { cuda::mlp_gradient(launch, k, products); },
+      p, [&](auto launch, const auto& k) { cuda::mlp_gradient(launch, k, precision); },
       cuda::mlp_gradient_workspace_floats(p.t.net, p.rows(false)));
 }
 
@@ -83,10 +82,14 @@ TEST_CASE("simt mlp_gradient matches the reference, whatever the sizes, in every
       CAPTURE(c.batch);
       CAPTURE(c.sizes[1]);
       CAPTURE(extras);
-      const std::vector<float> full = with(p, Products::tf32x3);
+      const std::vector<float> full = with(p, kernels::Precision::fp32);
       CHECK(worst(full, expected(p, kTf32x3)) <= 1);
+      const std::vector<float> naive = in_all_orders(
+          p, [](auto launch, const auto& k) { cuda::mlp_gradient_naive(launch, k); },
+          c.batch * cuda::mlp_gradient_naive_layout(p.t.net).size);
+      CHECK(worst(naive, expected(p, kFp32)) <= 1);
       if (!extras) continue;
-      const std::vector<float> half = with(p, Products::tf32);
+      const std::vector<float> half = with(p, kernels::Precision::tf32);
       CHECK(worst(half, expected(p, kTf32)) <= 1);
       if (c.batch >= 16 && c.sizes[0] > 1) CHECK(worst(half, expected(p, kTf32x3)) > 1);  // the test can fail
     }
@@ -101,7 +104,7 @@ TEST_CASE("simt mlp_gradient: several parts and chunks of rows") {
   for (const Case& c : {Case{700, {2, 16, 16, 2}}, Case{4300, {2, 8, 2}}}) {
     const Problem p(c.batch, c.sizes, 5, true);
     CAPTURE(c.batch);
-    CHECK(worst(with(p, Products::tf32x3), expected(p, kTf32x3)) <= 1);
+    CHECK(worst(with(p, kernels::Precision::fp32), expected(p, kTf32x3)) <= 1);
   }
 }
 
@@ -112,7 +115,7 @@ TEST_CASE("simt mlp_gradient: every tile") {
     using Tile = decltype(tile);
     using WeightTile = decltype(weight_tile);
     const auto gradient = [](auto launch, const auto& k) {
-      cuda::mlp_gradient_tiled<Tile, WeightTile, Products::tf32x3>(launch, k);
+      cuda::mlp_gradient_tiled<Tile, WeightTile, kernels::Precision::fp32>(launch, k);
     };
     CHECK(worst(in_all_orders(p, gradient, cuda::mlp_gradient_layout(p.t.net, p.batch, Tile::kRows).size), e) <= 1);
   };
@@ -131,7 +134,7 @@ TEST_CASE("the bound would find a forgotten row, a wrong weight of one row, a wr
     wrong.t = TestNet({2, 40, 40, 2}, 4);
     wrong.t.net.scale = nullptr;
     CAPTURE(fault);
-    const double found = worst(with(wrong, Products::tf32x3), e);
+    const double found = worst(with(wrong, kernels::Precision::fp32), e);
     CHECK((fault == 0 ? found <= 1 : found > 2));
   }
 }
@@ -146,7 +149,7 @@ TEST_CASE("simt mlp_gradient refuses what it cannot mean") {
     for (int i = 0; i < 2; ++i) to.weight[i] = dw.data(), to.stride[i] = p.t.net.layer[i].in, to.bias[i] = db.data();
     cuda::MlpGradientInput k{p.t.net, p.rows(false), losses.data(), to, level_losses, workspace.data()};
     change(k);
-    cuda::mlp_gradient(host(Order::forward), k, Products::tf32);
+    cuda::mlp_gradient(host(Order::forward), k, kernels::Precision::tf32);
   };
   CHECK_NOTHROW(attempt([](auto&) {}));
   CHECK_THROWS_AS(attempt([](auto& k) { k.batch.rows = 0; }), UsageError);
