@@ -22,7 +22,7 @@
 // Predicted on an H200: docs/kernel_ladder.md. SPDX-License-Identifier: MIT
 #pragma once
 
-#include "tweedie/kernels/cuda/mlp_forward.h"
+#include "tweedie/kernels/cuda/mlp_input.h"
 #include "tweedie/kernels/cuda/ptx_sm90.h"
 
 namespace tweedie::kernels::cuda {
@@ -60,12 +60,6 @@ struct Sm90Weights {
   }
 };
 
-/// x in bf16's bits, to nearest, ties to even.
-TWEEDIE_MATH std::uint32_t bf16_bits(float x) {
-  const auto bits = __builtin_bit_cast(std::uint32_t, x);
-  return x != x ? bits >> 16 | 0x40U : (bits + 0x7FFFU + (bits >> 16 & 1U)) >> 16;
-}
-
 template <int Width>
 struct MlpPackSm90 {
   Mlp net;
@@ -84,7 +78,7 @@ struct MlpPackSm90 {
       const int row = in_layer % (Tile::kCols * 64) / 64, k = in_layer % 64;
       const int n = panel / Tile::kPanels * Tile::kCols + row, from = panel % Tile::kPanels * 64 + k;
       const float w = n < layer.out && from < layer.in ? layer.weight[Index{n} * layer.in + from] : 0.0f;
-      panels[i - k + ((k / 8) ^ (row % 8)) * 8 + k % 8] = static_cast<std::uint16_t>(bf16_bits(0.5f * w));
+      panels[i - k + ((k / 8) ^ (row % 8)) * 8 + k % 8] = static_cast<std::uint16_t>(ctx.to_bf16x2(0.5f * w, 0.0f));
     }
     const MlpLayer &inputs = net.layer[0], &outputs = net.layer[net.layers - 1];
     auto* const floats = reinterpret_cast<float*>(packed + Sm90Weights<Width>::panel_bytes(net));
@@ -238,7 +232,7 @@ struct Sm90Block {
     TWEEDIE_UNROLL
     for (int k = 0; k < Tile::kCols / 16; ++k) {
       TWEEDIE_UNROLL
-      for (int e = 0; e < 4; ++e) a[k][e] = ctx.pack_bf16(sum[8 * k + 2 * e], sum[8 * k + 2 * e + 1]);
+      for (int e = 0; e < 4; ++e) a[k][e] = ctx.to_bf16x2(sum[8 * k + 2 * e], sum[8 * k + 2 * e + 1]);
     }
   }
 

@@ -160,18 +160,6 @@ struct DeviceThreadSm90 : DeviceThread {
   __device__ void decrease_registers() const {
     TWEEDIE_SM90("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(Count));
   }
-
-  __device__ static std::uint32_t pack_bf16(float low, float high) {
-    std::uint32_t both;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
-    return both;
-  }
-  /// Relative error 2^-11 [PTX ISA, tanh.approx.f32].
-  __device__ static float tanh_approx(float x) {
-    float y;
-    asm("tanh.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-  }
 };
 
 /// A body in clusters of Body::kCluster blocks of Body::kThreads threads; launched as any kernel, with a grid of whole clusters.

@@ -15,6 +15,7 @@
 #include "tweedie/core/philox.h"
 #include "tweedie/kernels/cuda/inputs.h"
 #include "tweedie/kernels/cuda/mlp_forward_sm90.h"
+#include "tweedie/kernels/cuda/sample_chain.h"
 
 namespace tweedie::kernels::cuda {
 
@@ -165,26 +166,16 @@ inline bool sample_chain_sm90_serves(const Mlp& net) {
 template <class Launch>
 void sample_chain_sm90(Launch&& launch, const ChainInput& k, const unsigned char* packed) {
   const char* const name = "cuda::sample_chain_sm90";
-  check_mlp(name, k.net);
+  check_sample_chain(name, k);
   check(sample_chain_sm90_serves(k.net), name, ": this network is not for sm_90a's kernel; use sample_chain");
-  const int dim = k.net.layer[0].in, outputs = k.net.layer[k.net.layers - 1].out;
-  check(outputs == dim, name, ": the network gives ", outputs, " columns for rows of ", dim, "; a score has the data's");
-  check(k.batch >= 0 && k.batch < Index{1} << 31, name, ": B = ", k.batch, " rows; it lies in [0, 2^31), cut the batch");
-  check(k.steps >= 0, name, ": steps = ", k.steps, " is negative");
-  constexpr std::uint64_t kRows = std::uint64_t{1} << 44;
-  check(k.first_row < kRows && static_cast<std::uint64_t>(k.batch) <= kRows - k.first_row, name, ": rows from ", k.first_row,
-        " on leave [0, 2^44); start at row 0 with other draws");
-  check(k.bound >= 0, name, ": bound = ", k.bound, "; pass infinity for none");
   check(packed != nullptr, name, ": packed is a null pointer; pack_mlp_sm90 fills it");
-  check(k.batch == 0 || (k.x != nullptr && k.diverged != nullptr && (k.steps == 0 || k.step != nullptr)), name,
-        ": x, diverged or step is a null pointer; only m may be one");
   with_sm90_width(k.net, [&](auto width) {
     using Tile = Sm90Tile<width()>;
     constexpr int kClusterRows = Tile::kRows * Tile::kCluster;
     const int clusters = static_cast<int>((k.batch + kClusterRows - 1) / kClusterRows);
     if (clusters > 0) {
       launch("sample_chain_sm90", clusters * Tile::kCluster, Tile::kThreads,
-             static_cast<int>(SampleChainSm90<width()>::shared_bytes(dim)), SampleChainSm90<width()>{k, packed});
+             static_cast<int>(SampleChainSm90<width()>::shared_bytes(k.net.layer[0].in)), SampleChainSm90<width()>{k, packed});
     }
   });
 }

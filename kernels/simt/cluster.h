@@ -91,9 +91,6 @@ class ClusterThread : public Thread {
     static_assert(Count >= 24 && Count <= 256 && Count % 8 == 0);
   }
 
-  static std::uint32_t pack_bf16(float low, float high) { return bf16(low) | bf16(high) << 16; }
-  static float tanh_approx(float x) { return std::tanh(x); }
-
  private:
   friend class Cluster;
   struct Product {
@@ -106,12 +103,6 @@ class ClusterThread : public Thread {
     std::vector<unsigned char> bytes;  // of the matrices in shared memory at the time of issue; the first thread's alone
   };
 
-  /// Round to nearest, ties to even; NaN stays one.
-  static std::uint32_t bf16(float x) {
-    std::uint32_t bits;
-    std::memcpy(&bits, &x, sizeof bits);
-    return std::isnan(x) ? bits >> 16 | 0x40U : (bits + 0x7FFFU + (bits >> 16 & 1U)) >> 16;
-  }
   unsigned char* base(int rank);
   std::size_t offset(const void* p, std::size_t bytes, const char* what);
   void issue(Product p);

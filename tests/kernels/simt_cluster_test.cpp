@@ -277,7 +277,7 @@ TEST_CASE("wgmma with A in shared memory, over two steps of K, matches the sums"
     simt::launch_clusters("pair", {1, 128, 12288}, 1, order, [&](ClusterThread& ctx) {
       auto* const memory = ctx.dynamic_shared<unsigned char>();
       const auto put = [&](int at, int r, int c, float value) {
-        const auto half = static_cast<std::uint16_t>(ClusterThread::pack_bf16(value, 0));
+        const auto half = static_cast<std::uint16_t>(ClusterThread::to_bf16x2(value, 0));
         std::memcpy(memory + at + r * 128 + (c / 8 ^ r % 8) * 16 + c % 8 * 2, &half, 2);
       };
       for (int i = ctx.thread(); i < 64 * 32; i += 128) put(0, i / 32, i % 32, element(i / 32, i % 32, 1));

@@ -43,7 +43,7 @@ std::vector<float> plainly(const Mlp& net, int level, const float* x) {
     for (int i = 0; i < net.layer[0].in; ++i) sum = math::fma(x[i], .5f * net.layer[0].weight[n * net.layer[0].in + i], sum);
     h[static_cast<std::size_t>(n)] = silu_of_half(sum);
   }
-  const auto rounded = [](float v) { return static_cast<double>(__builtin_bit_cast(float, cuda::bf16_bits(v) << 16)); };
+  const auto rounded = [](float v) { return static_cast<double>(__builtin_bit_cast(float, simt::Thread::to_bf16x2(0, v))); };
   for (int l = 1; l + 1 < net.layers; ++l) {
     std::vector<float> next(padded);
     for (int n = 0; n < net.layer[l].out; ++n) {
