@@ -186,7 +186,7 @@ struct MlpDivergenceTiled : MlpDivergenceInput {
     }
   }
 
-  /// The hidden layers from the second on; the buffer that holds the last one's activations.
+  /// The hidden layers from the second on, each behind a barrier of its own; the buffer that holds the last one's activations.
   template <class Ctx>
   TWEEDIE_KERNEL double* hidden(Ctx& ctx, int particles, double* even, double* odd, double* weights) const {
     const int g = ctx.lane() / 4, t = ctx.lane() % 4, warp = ctx.thread() / 32;
@@ -281,7 +281,6 @@ struct MlpDivergenceTiled : MlpDivergenceInput {
     double trace = 0;  // of particle thread()
     for (int from = 0; from < directions; from += tangents) {
       start(ctx, first, particles, from, even);
-      ctx.sync();
       const double* const h = hidden(ctx, particles, even, odd, weights);
       ctx.sync();
       finish(ctx, first, particles, from, h, terms);

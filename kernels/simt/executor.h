@@ -10,9 +10,9 @@
 //   - writes beyond shared arrays (red zones around each; under AddressSanitizer also reads, at once);
 //   - shared memory asked for beyond the launch's bytes, cp.async copies in flight at the block's end.
 // Shared memory is all ones (NaN) at a block's start, so that a read before any write shows in the result; a race shows as a
-// result that depends on the order: run each kernel in all three.  cp.async copies at its wait, never before;
-// until then its target is NaN, so that a buffer filled again while others still read it shows too.
-// SPDX-License-Identifier: MIT
+// result that depends on the order: run each kernel in all three (forward and reverse run warp by warp, each as far as it gets
+// before the next; shuffled runs all at one pace). cp.async copies at its wait, never before; until then its target is NaN, so
+// that a buffer filled again while others still read it shows too. SPDX-License-Identifier: MIT
 #pragma once
 
 #include <algorithm>
@@ -282,13 +282,19 @@ class Block {
     }
   }
 
-  /// Lets every thread that may run run until it waits or ends.
+  /// Lets every thread that may run run until it waits or ends: warp by warp, each as far ahead of the others as the block's barriers
+  /// allow, or, where the order mixes the warps, all at one pace. A missing barrier shows in the one or in the other.
   void pass(const std::vector<int>& order) {
-    for (const int i : order) {
-      Thread& t = *threads_[static_cast<std::size_t>(i)];
-      if (t.fiber_.done() || t.waiting_ != Thread::Wait::none) continue;
-      t.fiber_.resume();
-      if (error_) return;
+    for (std::size_t begin = 0, end = 0; begin < order.size() && !error_; begin = end) {
+      const int warp = order[begin] / 32;
+      while (end < order.size() && order[end] / 32 == warp) ++end;
+      const bool whole = static_cast<int>(end - begin) == std::min(32, shape_.block - 32 * warp);
+      do {
+        for (std::size_t i = begin; i < end && !error_; ++i) {
+          Thread& t = *threads_[static_cast<std::size_t>(order[i])];
+          if (!t.fiber_.done() && t.waiting_ == Thread::Wait::none) t.fiber_.resume();
+        }
+      } while (!error_ && whole && release_warp(warp));
     }
   }
 
@@ -309,7 +315,7 @@ class Block {
   friend class Thread;
   friend class Cluster;
   friend class ClusterThread;
-  static constexpr std::size_t kZone = 64;
+  static constexpr std::size_t kZone = std::size_t{16} << 10;  // before and behind each array: an index may stray far
   struct Array {
     const void* tag;
     std::size_t bytes;
@@ -352,7 +358,12 @@ class Block {
 
   void check_red_zones() {
 #ifndef TWEEDIE_SIMT_ASAN
+    const auto whole = [](const unsigned char* zone, std::size_t size) {
+      return zone[0] == 0xA5 && std::memcmp(zone, zone + 1, size - 1) == 0;
+    };
     for (const auto& a : arrays_) {
+      const std::size_t end = a->first + a->bytes;
+      if (whole(a->memory.data(), a->first) && whole(a->memory.data() + end, a->memory.size() - end)) continue;
       for (std::size_t i = 0; i < a->memory.size(); ++i) {
         if (i == a->first) i += a->bytes;
         if (i >= a->memory.size()) break;
@@ -378,27 +389,32 @@ class Block {
       t.waiting_ = Thread::Wait::none;
       released = true;
     }
-    for (int first = 0; first < n; first += 32) {
-      for (int i = first; i < std::min(n, first + 32); ++i) {
-        Thread& t = *threads_[i];
-        if (t.waiting_ != Thread::Wait::warp) continue;
-        const auto together = [&](int other) {
-          const Thread& o = *threads_[other];
-          return o.waiting_ == Thread::Wait::warp && o.mask_ == t.mask_ && o.line_ == t.line_;
-        };
-        bool complete = true;
-        for_mask(first, t.mask_, [&](int other) { complete = complete && together(other); });
-        if (!complete) continue;
-        for_mask(first, t.mask_, [&](int other) { threads_[other]->waiting_ = Thread::Wait::none; });
-        released = true;
-      }
-    }
+    for (int warp = 0; 32 * warp < n; ++warp) released = release_warp(warp) || released;
     if (released || at_block < n) return released;
     for (const auto& t : threads_) {
       if (t->line_ != threads_[0]->line_) return false;
     }
     for (const auto& t : threads_) t->waiting_ = Thread::Wait::none;
     return true;
+  }
+
+  /// Lets go the lanes that have all come to their warp's barrier.
+  bool release_warp(int warp) {
+    bool released = false;
+    for (int first = 32 * warp, i = first; i < std::min(shape_.block, first + 32); ++i) {
+      Thread& t = *threads_[i];
+      if (t.waiting_ != Thread::Wait::warp) continue;
+      const auto together = [&](int other) {
+        const Thread& o = *threads_[other];
+        return o.waiting_ == Thread::Wait::warp && o.mask_ == t.mask_ && o.line_ == t.line_;
+      };
+      bool complete = true;
+      for_mask(first, t.mask_, [&](int other) { complete = complete && together(other); });
+      if (!complete) continue;
+      for_mask(first, t.mask_, [&](int other) { threads_[other]->waiting_ = Thread::Wait::none; });
+      released = true;
+    }
+    return released;
   }
 
   template <class Visit>

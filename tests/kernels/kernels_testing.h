@@ -4,6 +4,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -11,6 +12,7 @@
 #include <iterator>
 #include <limits>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -78,9 +80,40 @@ bool same_bits(const std::vector<T>& a, const std::vector<T>& b) {
   return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
 }
 
+/// Numbers between two fences, which a kernel must leave as they are; NaN there, or 0 of an integer, so that a read shows too.
+template <class T>
+class Fenced {
+ public:
+  explicit Fenced(const std::vector<T>& x) : memory_(x.size() + 2 * kFence, kPost), size_(x.size()) {
+    std::copy(x.begin(), x.end(), memory_.begin() + kFence);
+  }
+  explicit Fenced(Index n) : memory_(static_cast<std::size_t>(n) + 2 * kFence, kPost), size_(static_cast<std::size_t>(n)) {}
+  T* data() { return memory_.data() + kFence; }
+  const T* data() const { return memory_.data() + kFence; }
+  std::size_t size() const { return size_; }
+  T& operator[](std::size_t i) { return memory_[kFence + i]; }
+  const T& operator[](std::size_t i) const { return memory_[kFence + i]; }
+  std::vector<T> values() const { return {data(), data() + size_}; }
+  bool intact() const {
+    const std::vector<T> posts(kFence, kPost);
+    return std::memcmp(memory_.data(), posts.data(), kFence * sizeof(T)) == 0 &&
+           std::memcmp(data() + size_, posts.data(), kFence * sizeof(T)) == 0;
+  }
+
+ private:
+  static constexpr std::size_t kFence = 64;
+  static constexpr T kPost = std::is_integral_v<T> ? T(0) : std::numeric_limits<T>::quiet_NaN();
+  std::vector<T> memory_;
+  std::size_t size_;
+};
+
 template <class To, class From>
 std::vector<To> converted(const std::vector<From>& x) {
   return std::vector<To>(x.begin(), x.end());
+}
+template <class To, class From>
+std::vector<To> converted(const Fenced<From>& x) {
+  return std::vector<To>(x.data(), x.data() + x.size());
 }
 
 template <class T>

@@ -28,26 +28,27 @@ template <class Launch>
 double accept_normals(Launch launch, Index rows, Index dim, std::uint64_t first = (std::uint64_t{1} << 33) + 5) {
   Matrix expected(rows, dim);
   Rng(77).normals<float>(Purpose::langevin, 9, first, expected, 3);
-  std::vector<float> z(static_cast<std::size_t>(rows * dim), kNaN<float>);
+  Fenced<float> z(rows * dim);
   cuda::normals(launch, {77, Purpose::langevin, 9, 3, first, rows, dim, z.data()});
-  return same_bits(z, std::vector<float>(expected.data(), expected.data() + rows * dim)) ? 0 : HUGE_VAL;
+  const bool right = same_bits(z.values(), std::vector<float>(expected.data(), expected.data() + rows * dim));
+  return right && z.intact() ? 0 : HUGE_VAL;
 }
 
 /// x' within 4 u of its terms' magnitudes.
 template <class Launch>
 double accept_langevin(Launch launch, Index n) {
-  const auto x0 = uniform<float>(n, 1), z = uniform<float>(n, 2), s = uniform<float>(n, 3);
+  const Fenced x0(uniform<float>(n, 1)), z(uniform<float>(n, 2)), s(uniform<float>(n, 3));
   const float drift = .125f, noise = -.7f;
   std::vector<double> expected = converted<double>(x0);
   reference::langevin_update<double>(n, drift, noise, converted<double>(s).data(), converted<double>(z).data(), expected.data());
-  std::vector<float> x = x0;
+  Fenced<float> x = x0;
   cuda::langevin_update(launch, {n, drift, noise, s.data(), z.data(), x.data()});
   double share = 0;
   for (std::size_t i = 0; i < x.size(); ++i) {
     const double terms = std::fabs(x0[i]) + std::fabs(drift * s[i]) + std::fabs(noise * z[i]);
     share = std::max(share, share_of(x[i], expected[i], 4 * kU * terms));
   }
-  return share;
+  return x.intact() ? share : HUGE_VAL;
 }
 
 /// x' and m' within 4 u and 3 u of their terms' magnitudes. skew > 0: addresses that are no multiple of 16 bytes.
@@ -56,9 +57,9 @@ double accept_chain_update(Launch launch, Index n, bool with_memory, bool with_n
   cuda::ChainStep step{0, 1, .9f, -.3f, .7f, .6f, .1f, -1.2f, .45f, 0};
   if (!with_memory) step.x_m = 0;
   if (!with_noise) step.x_z = 0;
-  const auto x0 = uniform<float>(n + skew, 1), m0 = uniform<float>(n + skew, 2), f = uniform<float>(n + skew, 3),
-             z = uniform<float>(n + skew, 4);
-  std::vector<float> x = x0, m = m0;
+  const Fenced x0(uniform<float>(n + skew, 1)), m0(uniform<float>(n + skew, 2)), f(uniform<float>(n + skew, 3)),
+      z(uniform<float>(n + skew, 4));
+  Fenced<float> x = x0, m = m0;
   cuda::chain_update(launch, {n, step, f.data() + skew, with_noise ? z.data() + skew : nullptr, x.data() + skew,
                               with_memory ? m.data() + skew : nullptr});
   double share = 0;
@@ -72,24 +73,24 @@ double accept_chain_update(Launch launch, Index n, bool with_memory, bool with_n
     for (const double term : new_m) sum += term, terms += std::fabs(term);
     share = std::max(share, there && with_memory ? share_of(m[i], sum, 3 * kU * terms) : share_of(m[i], m0[i], 0));
   }
-  return share;
+  return x.intact() && m.intact() ? share : HUGE_VAL;
 }
 
 /// x within 2 u of its terms' magnitudes.
 template <class Launch>
 double accept_perturb(Launch launch, Index batch, Index dim) {
-  const auto x0 = uniform<float>(batch * dim, 1), eps = uniform<float>(batch * dim, 2), sigma = uniform<float>(batch, 4);
+  const Fenced x0(uniform<float>(batch * dim, 1)), eps(uniform<float>(batch * dim, 2)), sigma(uniform<float>(batch, 4));
   std::vector<double> expected(x0.size());
   reference::dsm_perturb<double>(batch, dim, converted<double>(x0).data(), converted<double>(sigma).data(),
                                  converted<double>(eps).data(), expected.data());
-  std::vector<float> x(x0.size(), kNaN<float>);
+  Fenced<float> x(batch * dim);
   cuda::dsm_perturb(launch, {batch, dim, x0.data(), sigma.data(), eps.data(), x.data()});
   double share = 0;
   for (std::size_t i = 0; i < x.size(); ++i) {
     const double terms = std::fabs(x0[i]) + std::fabs(sigma[i / static_cast<std::size_t>(dim)] * eps[i]);
     share = std::max(share, share_of(x[i], expected[i], 2 * kU * terms));
   }
-  return share;
+  return x.intact() ? share : HUGE_VAL;
 }
 
 /// m, v, p, ema each within 8 u of the magnitudes of its equation's terms (kernels.h), p's share of m's and v's errors included;
@@ -98,16 +99,17 @@ template <class Launch>
 double accept_adam(Launch launch, std::int64_t step, Index n) {
   AdamStep o;
   o.weight_decay = .1, o.ema_decay = .99, o.gradient_scale = .3, o.step = step;
-  const auto g = uniform<float>(n, 1), p0 = uniform<float>(n, 2), m0 = uniform<float>(n, 3), e0 = uniform<float>(n, 4);
-  std::vector<float> v0 = uniform<float>(n, 5);
-  for (float& value : v0) value = .01f + value * value;
+  const Fenced g(uniform<float>(n, 1)), p0(uniform<float>(n, 2)), m0(uniform<float>(n, 3)), e0(uniform<float>(n, 4));
+  Fenced v0(uniform<float>(n, 5));
+  for (std::size_t i = 0; i < v0.size(); ++i) v0[i] = .01f + v0[i] * v0[i];
   std::vector<double> p = converted<double>(p0), m = converted<double>(m0), v = converted<double>(v0), e = converted<double>(e0);
   reference::adam_ema<double>(o, n, converted<double>(g).data(), p.data(), m.data(), v.data(), e.data());
   const double t = static_cast<double>(step), c1 = 1 - std::pow(o.beta1, t), c2 = 1 - std::pow(o.beta2, t);
-  std::vector<float> fp = p0, fm = m0, fv = v0, fe = e0, without = p0, wm = m0, wv = v0;
+  Fenced<float> fp = p0, fm = m0, fv = v0, fe = e0, without = p0, wm = m0, wv = v0;
   cuda::adam_ema(launch, o, n, g.data(), fp.data(), fm.data(), fv.data(), fe.data());
   cuda::adam_ema(launch, o, n, g.data(), without.data(), wm.data(), wv.data(), nullptr);
-  double share = same_bits(fp, without) ? 0 : HUGE_VAL;
+  const bool intact = fp.intact() && fm.intact() && fv.intact() && fe.intact() && without.intact();
+  double share = intact && same_bits(fp.values(), without.values()) ? 0 : HUGE_VAL;
   for (std::size_t i = 0; i < fp.size(); ++i) {
     const double scaled = std::fabs(o.gradient_scale * g[i]), before = std::fabs(p0[i]);
     const double m_terms = std::fabs(m0[i]) + (1 - o.beta1) * (scaled + std::fabs(m0[i]));
@@ -125,19 +127,19 @@ double accept_adam(Launch launch, std::int64_t step, Index n) {
 /// loss within 32 u of itself, du within 4 u of each number (dsm_loss.h).
 template <class Launch>
 double accept_dsm_loss(Launch launch, Index batch, Index dim, bool weighted, double* loss_bits = nullptr) {
-  const auto u = uniform<float>(batch * dim, 1), eps = uniform<float>(batch * dim, 2);
-  std::vector<float> weight = uniform<float>(batch, 3);
-  for (float& w : weight) w = .1f + w * w;
+  const Fenced u(uniform<float>(batch * dim, 1)), eps(uniform<float>(batch * dim, 2));
+  Fenced weight(uniform<float>(batch, 3));
+  for (std::size_t b = 0; b < weight.size(); ++b) weight[b] = .1f + weight[b] * weight[b];
   std::vector<double> expected(u.size());
   const std::vector<double> wide_weight = converted<double>(weight);
   const double expected_loss = reference::dsm_loss<double>(batch, dim, converted<double>(u).data(), converted<double>(eps).data(),
                                                            weighted ? wide_weight.data() : nullptr, expected.data());
-  std::vector<float> du(u.size(), kNaN<float>), partial(static_cast<std::size_t>(cuda::dsm_loss_chunks(batch, dim)), kNaN<float>);
+  Fenced<float> du(batch * dim), partial(cuda::dsm_loss_chunks(batch, dim));
   double loss = kNaN<double>;
   cuda::dsm_loss(launch, {batch, dim, u.data(), eps.data(), weighted ? weight.data() : nullptr, du.data(), partial.data()},
                  &loss);
   if (loss_bits != nullptr) *loss_bits = loss;
-  double share = share_of(loss, expected_loss, 32 * kU * expected_loss);
+  double share = du.intact() && partial.intact() ? share_of(loss, expected_loss, 32 * kU * expected_loss) : HUGE_VAL;
   for (std::size_t i = 0; i < du.size(); ++i) {
     share = std::max(share, share_of(du[i], expected[i], 4.01 * kU * std::fabs(expected[i])));
   }
@@ -153,13 +155,14 @@ template <class Launch, class Run>
 double accept_mlp_forward(Launch launch, Index batch, const std::vector<int>& sizes, bool by_row, Accuracy accuracy, Run run,
                           std::vector<float>* bits = nullptr) {
   const TestNet t(sizes, 3, by_row ? 1 : 0);
-  const auto x = uniform<float>(batch * sizes[0], 7);
+  const Fenced x(uniform<float>(batch * sizes[0], 7));
   std::vector<int> level(static_cast<std::size_t>(batch), 1);
   for (std::size_t b = 0; by_row && b < level.size(); ++b) level[b] = static_cast<int>(b % 3);
-  std::vector<float> out(static_cast<std::size_t>(batch * sizes.back()), kNaN<float>);
-  run(launch, cuda::MlpForwardInput{t.net, batch, x.data(), by_row ? level.data() : nullptr, 1, out.data()});
-  if (bits != nullptr) *bits = out;
-  return beyond_bound(t, batch, x.data(), level, out, accuracy);
+  const Fenced fenced_level(level);
+  Fenced<float> out(batch * sizes.back());
+  run(launch, cuda::MlpForwardInput{t.net, batch, x.data(), by_row ? fenced_level.data() : nullptr, 1, out.data()});
+  if (bits != nullptr) *bits = out.values();
+  return out.intact() ? beyond_bound(t, batch, x.data(), level, out.values(), accuracy) : HUGE_VAL;
 }
 
 /// The rows of an mlp_divergence and where its results go; the first biases by min(b, levels - 1) or a level for each row.
@@ -167,9 +170,11 @@ struct DivergenceRows {
   DivergenceRows(const TestNetD& t, Index batch, bool with_probe, bool with_level)
       : x(uniform<double>(batch * t.net.layer[0].in, 71)),
         probe(uniform<double>(with_probe ? batch * t.net.layer[0].in : 0, 72)),
-        out(x.size(), kNaN<double>),
-        second(with_probe ? x.size() : static_cast<std::size_t>(batch), kNaN<double>) {
-    for (Index b = 0; b < batch && with_level; ++b) level.push_back(static_cast<int>((b * 7 + 2) % t.net.levels));
+        out(batch * t.net.layer[0].in),
+        second(with_probe ? batch * t.net.layer[0].in : batch),
+        level(with_level ? batch : 0) {
+    for (std::size_t b = 0; b < level.size(); ++b)
+      level[b] = static_cast<int>((b * 7 + 2) % static_cast<std::size_t>(t.net.levels));
     input = {t.net,
              batch,
              x.data(),
@@ -180,8 +185,21 @@ struct DivergenceRows {
              with_probe ? nullptr : second.data()};
   }
 
-  std::vector<double> x, probe, out, second;
-  std::vector<int> level;
+  /// The greatest error as a share of its bound.
+  double share(const DivergenceReference& reference) const {
+    return out.intact() && second.intact() ? reference.worst(out.values(), second.values()) : HUGE_VAL;
+  }
+  std::vector<double> all() const {
+    std::vector<double> both = out.values(), more = second.values();
+    both.insert(both.end(), more.begin(), more.end());
+    return both;
+  }
+  void forget() {
+    for (Fenced<double>* result : {&out, &second}) std::fill_n(result->data(), result->size(), kNaN<double>);
+  }
+
+  Fenced<double> x, probe, out, second;
+  Fenced<int> level;
   cuda::MlpDivergenceInput input;
 };
 

@@ -39,6 +39,19 @@ struct Reverse {
   }
 };
 
+/// The same, but the lanes of a warp wait for each other: no barrier for the block.
+struct ReverseByWarps {
+  const float* in;
+  float* out;
+  template <class Ctx>
+  void operator()(Ctx& ctx) const {
+    TWEEDIE_SHARED(float, tile, 64);
+    tile[ctx.thread()] = in[ctx.thread()];
+    ctx.sync_warp();
+    out[ctx.thread()] = tile[63 - ctx.thread()];
+  }
+};
+
 /// out = in by cp.async; the wait can be left out (or wait for too little).
 template <int Pending>
 struct CopyAsync {
@@ -143,6 +156,8 @@ TEST_CASE("a missing barrier shows in some order") {
   const std::vector<float> expected(in.rbegin(), in.rend());
   CHECK(always({1, 64, 0}, Reverse<true>{in.data(), out.data()}, out, expected));
   CHECK_FALSE(always({1, 64, 0}, Reverse<false>{in.data(), out.data()}, out, expected));
+  CHECK_FALSE(
+      always({1, 64, 0}, ReverseByWarps{in.data(), out.data()}, out, expected));  // were all warps at one pace it would not
 }
 
 TEST_CASE("a missing or too weak cp.async wait shows; copies in flight at the end are a fault") {
