@@ -86,16 +86,16 @@ TEST_CASE("planted faults: mlp_forward") {
   }});
   // Single products: nothing averages a wrong rounding out.
   std::vector<Trial> tiled;
-  for (const Products products : {Products::tf32, Products::tf32x3}) {
+  for (const Precision products : {Precision::tf32, Precision::fp32}) {
     tiled.push_back([products](const FaultyLaunch& launch) {
-      return accept_mlp_forward(launch, 35, {1, 64}, true, products == Products::tf32 ? kTf32 : kTf32x3,
+      return accept_mlp_forward(launch, 35, {1, 64}, true, products == Precision::tf32 ? kTf32 : kTf32x3,
                                 [products](auto l, const auto& k) { cuda::mlp_forward(l, k, products); });
     });
   }
   for (const bool by_row : {true, false}) {
     tiled.push_back([by_row](const FaultyLaunch& launch) {
       return accept_mlp_forward(launch, 35, {4, 40, 20, 5}, by_row, kTf32x3,
-                                [](auto l, const auto& k) { cuda::mlp_forward(l, k, Products::tf32x3); });
+                                [](auto l, const auto& k) { cuda::mlp_forward(l, k, Precision::fp32); });
     });
   }
   plant_everywhere(tiled);
