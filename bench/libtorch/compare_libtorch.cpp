@@ -83,7 +83,9 @@ double training_error(const Call& c, const Network& net) {
   return relative_error(gradient_of(*module, net.layout()), exact);
 }
 
-// ---- Annealed Langevin
+// ---- Annealed Langevin: the state in fp32, in bf16 the network's weights and inputs rounded
+
+torch::ScalarType type_of(const Workload& w) { return w.bf16 ? torch::kBFloat16 : torch::kFloat32; }
 
 void time_langevin(const Call& c, const Network& net) {
   const std::vector<double> sigmas(net.levels()->values().begin(), net.levels()->values().end());
@@ -91,13 +93,14 @@ void time_langevin(const Call& c, const Network& net) {
   ChapterNet module = chapter_module(net);
   if (!c.best) {
     const torch::NoGradGuard no_grad;
+    module->to(type_of(c.w));
     return time_and_print(c.w, c.repeats, static_cast<double>(steps), version() + ", no_grad", [&] {
       torch::Tensor x = torch::randn({c.w.rows, c.w.dim}) * sigmas[0];
       for (std::size_t l = 0; l < sigmas.size(); ++l) {
         const double step = 2 * sigmas[l] * sigmas[l];
         const torch::Tensor level = torch::full({x.size(0)}, static_cast<std::int64_t>(l), torch::kInt64);
         for (Index t = 0; t < c.w.steps; ++t) {
-          const torch::Tensor score = module->forward(x, level);
+          const torch::Tensor score = module->forward(x.to(type_of(c.w)), level);
           x = x + step / 2 * score + std::sqrt(step) * torch::randn_like(x);
         }
       }
@@ -105,7 +108,8 @@ void time_langevin(const Call& c, const Network& net) {
     });
   }
   const c10::InferenceMode guard;
-  const FoldedChapter folded(module);
+  FoldedChapter folded(module);
+  folded.to(type_of(c.w));
   const torch::Tensor x = torch::empty({c.w.rows, c.w.dim});
   const Index few = std::max<Index>(1, c.w.steps / 10);
   const auto slots = fastest_slots(folded.layers, c.w.rows, [&](Slots& s) { langevin_best(folded, sigmas, few, s, x); });
@@ -119,15 +123,18 @@ void time_langevin(const Call& c, const Network& net) {
 double langevin_error(const Call& c, const Network& net) {
   const c10::InferenceMode guard;
   ChapterNet module = chapter_module(net);
-  const FoldedChapter folded(module);
+  FoldedChapter folded(module);
+  folded.to(type_of(c.w));
+  module->to(type_of(c.w));
   FoldedMlp mlp(folded.layers, kErrorRows);
   const Matrix x = standard_rows(kErrorRows, c.w.dim);
   double worst = 0;
   const std::vector<double> sigmas = error_sigmas(c.w, net);
   for (std::size_t l = 0; l < sigmas.size(); ++l) {
     const auto level = static_cast<std::int64_t>(l);
-    const torch::Tensor score = c.best ? mlp(tensor(x), folded.bias[level]) / sigmas[l]
-                                       : module->forward(tensor(x), torch::full({kErrorRows}, level, torch::kInt64));
+    const torch::Tensor input = tensor(x).to(type_of(c.w)), levels = torch::full({kErrorRows}, level, torch::kInt64);
+    const torch::Tensor score = c.best ? mlp(input, folded.bias[level]).to(torch::kFloat32) / sigmas[l]
+                                       : module->forward(input, levels).to(torch::kFloat32);
     worst = std::max(worst, relative_error(to_vector(score), flat(exact_scores(net, x, sigmas[l]))));
   }
   return worst;

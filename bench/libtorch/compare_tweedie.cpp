@@ -180,6 +180,7 @@ int run(const Arguments& a) {
   const Workload& w = a.workload();
   const long repeats = timed ? a.number("repeats") : 0;
   const std::unique_ptr<Network> net = w.kind == Kind::normals ? nullptr : load_network(a.model(w));
+  if (w.bf16) net->set_precision(kernels::Precision::bf16);
   switch (w.kind) {
     case Kind::training:
       return timed ? time_training(w, *net, repeats) : print_error(w, training_error(w, *net)), 0;

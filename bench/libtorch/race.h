@@ -44,6 +44,7 @@ struct Workload {
   const char* unit;
   const char* model;  // file under --models
   Index dim, width, rows, steps;
+  bool bf16 = false;  // the networks' products, on both sides; of chains alone
 };
 
 inline constexpr Workload kWorkloads[] = {
@@ -52,6 +53,7 @@ inline constexpr Workload kWorkloads[] = {
     {"T3/128", Kind::training, "step", "chapter_128", 2, 128, 512, 40},
     {"T3/64", Kind::training, "step", "chapter_64", 2, 64, 512, 80},
     {"S1", Kind::langevin, "step", "chapter_256", 2, 256, 16384, 1},
+    {"S1/bf16", Kind::langevin, "step", "chapter_256", 2, 256, 16384, 1, true},
     {"S2", Kind::langevin, "step", "chapter_256", 2, 256, 256, 10},
     {"S3", Kind::langevin, "step", "chapter_256", 2, 256, 1, 100},
     {"S4/64", Kind::heun, "evaluation", "edm_64", 64, 512, 256, 18},

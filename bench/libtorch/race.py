@@ -35,6 +35,7 @@ WHAT = {
     "T3/128": "training step, width 128, batch 512",
     "T3/64": "training step, width 64, batch 512",
     "S1": "annealed Langevin step, 16384 particles",
+    "S1/bf16": "the same in bf16, state and normals in fp32",
     "S2": "annealed Langevin step, 256 particles",
     "S3": "annealed Langevin step, one particle",
     "S4/64": "EDM Heun evaluation, D = 64, width 512, 6 layers, 256 rows",

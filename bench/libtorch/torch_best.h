@@ -29,13 +29,13 @@ double quickest(const Run& run, int calls = 12) {
   return best;
 }
 
-/// act(x W^T + b) for a fixed number of rows; act is SiLU or nothing. oneDNN has float alone.
+/// act(x W^T + b) for a fixed number of rows; act is SiLU or nothing. oneDNN has float and bf16 alone.
 class Layer {
  public:
   Layer(const torch::Tensor& weight, const torch::Tensor& bias, bool silu, std::int64_t rows)
       : weight_(weight.t()), bias_(bias), silu_(silu), out_(torch::empty({rows, weight.size(0)}, weight.options())) {
-    if (weight.scalar_type() != torch::kFloat32) return;
-    const torch::Tensor x = torch::randn({rows, weight.size(1)});
+    if (weight.scalar_type() != torch::kFloat32 && weight.scalar_type() != torch::kBFloat16) return;
+    const torch::Tensor x = torch::randn({rows, weight.size(1)}, weight.options());
     const double blas = quickest([&] { (*this)(x); });
     static const auto reorder = c10::Dispatcher::singleton().findSchemaOrThrow("mkldnn::_reorder_linear_weight", "");
     std::vector<c10::IValue> stack{weight.contiguous(), c10::IValue(rows)};
@@ -107,6 +107,11 @@ struct FoldedChapter {
       layers.emplace_back(linears[i]->weight.detach(), linears[i]->bias.detach());
     }
   }
+  /// Weights and biases rounded to another type.
+  void to(torch::ScalarType type) {
+    for (auto& [weight, b] : layers) weight = weight.to(type), b = b.to(type);
+    bias = bias.to(type);
+  }
   std::vector<std::pair<torch::Tensor, torch::Tensor>> layers;
   torch::Tensor bias;
 };
@@ -140,6 +145,7 @@ struct Slots {
       nets.emplace_back(layers, chunk);
       generators.push_back(at::make_generator<at::CPUGeneratorImpl>(static_cast<std::uint64_t>(i + 1)));
       noise.push_back(torch::empty({chunk, layers[0].first.size(1)}));
+      inputs.push_back(torch::empty({chunk, layers[0].first.size(1)}, layers[0].first.options()));
     }
   }
   /// body(rows of x, slot) for every chunk; `chunk` divides the rows.
@@ -155,7 +161,7 @@ struct Slots {
   std::int64_t rows, chunk;
   std::vector<FoldedMlp> nets;
   std::vector<at::Generator> generators;
-  std::vector<torch::Tensor> noise;
+  std::vector<torch::Tensor> noise, inputs;  // inputs: rows in the network's own type
 };
 
 /// The chunk size, among powers of two from 128 to 4096 that divide `rows` and leave every thread its share, with which
@@ -186,13 +192,14 @@ std::unique_ptr<Slots> fastest_slots(const std::vector<std::pair<torch::Tensor, 
 inline void langevin_best(const FoldedChapter& net, const std::vector<double>& sigmas, Index steps, Slots& slots,
                           const torch::Tensor& x) {
   slots.run(x, [&](torch::Tensor part, std::size_t slot) {
-    torch::Tensor& z = slots.noise[slot];
+    torch::Tensor &z = slots.noise[slot], &rounded = slots.inputs[slot];
+    const bool same = rounded.scalar_type() == part.scalar_type();
     part.normal_(0, sigmas[0], slots.generators[slot]);
     for (std::size_t l = 0; l < sigmas.size(); ++l) {
       const torch::Tensor bias = net.bias[static_cast<std::int64_t>(l)];
       const double step = 2 * sigmas[l] * sigmas[l];
       for (Index t = 0; t < steps; ++t) {
-        part.add_(slots.nets[slot](part, bias), step / 2 / sigmas[l]);
+        part.add_(slots.nets[slot](same ? part : rounded.copy_(part), bias), step / 2 / sigmas[l]);
         part.add_(z.normal_(0, 1, slots.generators[slot]), std::sqrt(step));
       }
     }
