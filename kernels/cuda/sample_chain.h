@@ -228,7 +228,7 @@ void sample_chain(Launch&& launch, const ChainInput& k, const Resources& resourc
   const PackedMlp packed = pack_mlp<P>("cuda::sample_chain", launch, k.net, resources);
   const bool narrow = width <= 64;  // several blocks share an SM
   // Few particles: few a block, so that all SMs have some (docs/kernel_ladder.md); then the largest tile that fits.
-  if (k.batch <= Index{4} * sms && sample_chain_warps<1, P>(launch, k, packed, resources)) return;
+  if (k.batch <= Index{P == Precision::bf16 ? 8 : 4} * sms && sample_chain_warps<1, P>(launch, k, packed, resources)) return;
   if (k.batch <= Index{narrow ? 64 : 16} * sms && sample_chain_warps<2, P>(launch, k, packed, resources)) return;
   if (narrow && sample_chain_blocks<BlockTileNarrow, P>(launch, k, packed, resources)) return;
   if (k.batch > Index{64} * sms && sample_chain_blocks<BlockTile128, P>(launch, k, packed, resources)) return;
