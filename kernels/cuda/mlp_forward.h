@@ -2,20 +2,20 @@
 //
 //   out = scale_l (h W^T + b),  h = silu(... silu(x W_0^T + b_{0,l}) ...)       x (B, D)   W (out, in)   l the row's level
 //
-// Ladder: MlpForwardNaive  a block is a row, a thread a unit; fp32 FMA; reads every weight once for every row
-//         MlpForwardTiled  a tile of rows stays in shared memory through all layers; weights come by cp.async into two buffers,
-//                          one filled while the other is multiplied; products by mma.m16n8k8 in tf32
-// Precision: tf32     operands rounded to 10 bits: 2^-10 of sum |w| |h| a layer
-//            tf32x3   each operand split in two tf32 numbers, three products: 3 x 2^-22 a product; an infinite operand gives NaN
-// Each product of the unit adds 9 terms, truncated: 9 K / 8 times 2u of sum |w| |h| (tf32x3: three times that). SiLU by ex2 and
-// rcp adds (8 |silu| + 1/2) u: ex2's argument is rounded, x^2 s (1 - s) <= 0.44, and the two are 4u and 2u off; NaN at -infinity.
-// A row's bits depend on the row, its level and the precision alone: not on tile or batch.
-//
-// Predicted on an H200 (never measured), width 256, D = 2, B = 2^20 rows: 264,192 flop a row, 277 GFLOP. Floors: tf32 0.56 ms,
-// tf32x3 1.68 ms; SiLU's 768 ex2 + 768 rcp a row 96 SM-cycles, 0.42 ms. DRAM 16 bytes a row, 17 MB, 4 us. Weights from L2: 530 kB
-// a tile of 64 rows, 8.7 GB, 1.6 ms at the 5.5 TB/s that this card's L2 is assumed to give. Shared memory: a warp's 32 x 64 tile
-// loads 24 words a lane for 16 products, 1.5 clk each against 1 (tf32): a floor of 0.84 ms. So tf32 is bound by L2, tf32x3 about
-// equally by L2 and products; naive fp32 is bound by L2: 528 kB a row. SPDX-License-Identifier: MIT
+// Ladder: MlpForwardNaive   a block is a row, a thread a unit; fp32 FMA; reads every weight once for every row
+//         MlpForwardTiled   a tile of rows stays in shared memory through all layers; weights come by cp.async into two buffers,
+//                           one filled while the other is multiplied; products by mma.m16n8k8 in tf32
+//         MlpForwardPacked  weights packed in the order of mma's fragments, activations as the unit takes them, by ldmatrix;
+//                           twice the rows a tile, in place (mlp_packed.h, mlp_block.h); mma.m16n8k16 in bf16
+// Precision, the error of a layer in sum |w| |h|:
+//   tf32    operands rounded to 10 bits: 2^-10 + 2^-22     fp32    split in two tf32 numbers, three products: 3 x 2^-22
+//   bf16    operands rounded to 7 bits: 2^-7 + 2^-16       bf16x3  split in two bf16 numbers, three products: 3 x 2^-16
+// (and a hundredth of that of the split ones, second order). With split operands an infinite one gives NaN. Each product of the
+// unit adds its 8 (bf16: 16) terms to the sum, truncated: 9 K / 8 times 2u of sum |w| |h|; with split operands three times that.
+// SiLU by ex2 and rcp adds (8 |silu| + 1/2) u: ex2's argument is rounded, x^2 s (1 - s) <= 0.44, and the two are 4u and 2u off;
+// NaN at -infinity. bf16's by tanh.approx adds 2^-12 |x|.
+// A row's bits depend on the row, its level and the precision alone: not on kernel, tile or batch.
+// Predicted on an H200, never measured: docs/kernel_ladder.md. SPDX-License-Identifier: MIT
 #pragma once
 
 #include "tweedie/kernels/cuda/mlp_block.h"

@@ -18,7 +18,7 @@ template <int Tiles, Precision P>
 struct WarpForward {
   using Unit = MlpUnit<P>;
   static constexpr int kWarps = 8, kRows = 8 * Tiles, kThreads = 32 * kWarps;
-  static constexpr int kBlocks = 2, kGroup = 2, kRing = Unit::kParts == 2 ? 3 : 4, kBlockBytes = 512 * Unit::kParts;
+  static constexpr int kBlocks = 2, kGroup = 2, kRing = 3, kBlockBytes = 512 * Unit::kParts;
   static constexpr int kPiece = kBlocks * kGroup * kBlockBytes;
 
   Mlp net;

@@ -26,7 +26,6 @@ template <class Forward>
 struct SampleChain : ChainInput {
   static constexpr int kRows = Forward::kRows, kThreads = Forward::kThreads;
   static constexpr int kWindow = 32;  // steps that lie in shared memory at once, and one more
-  static constexpr int kWords = static_cast<int>(sizeof(ChainStep) / 4);
   Forward forward;
   int lanes;  // of a warp, that share a row: a power of two
 
@@ -131,10 +130,8 @@ struct SampleChain : ChainInput {
     float z[4] = {};
     for (int s = 0; s < steps; ++s) {
       if (s % kWindow == 0) {  // every thread has left the window's last step behind it: run() ends with a barrier
-        const int words = (steps - s < kWindow + 1 ? steps - s : kWindow + 1) * kWords;
-        for (int i = ctx.thread(); i < words; i += kThreads) {
-          reinterpret_cast<std::uint32_t*>(p.steps)[i] = reinterpret_cast<const std::uint32_t*>(step + s)[i];
-        }
+        const int count = steps - s < kWindow + 1 ? steps - s : kWindow + 1;
+        for (int i = ctx.thread(); i < count; i += kThreads) p.steps[i] = step[s + i];
         ctx.sync();
         if (s == 0) draw_ahead(ctx, p.steps[0], z);
       }
@@ -228,7 +225,7 @@ void sample_chain(Launch&& launch, const ChainInput& k, const Resources& resourc
   const PackedMlp packed = pack_mlp<P>("cuda::sample_chain", launch, k.net, resources);
   const bool narrow = width <= 64;  // several blocks share an SM
   // Few particles: few a block, so that all SMs have some (docs/kernel_ladder.md); then the largest tile that fits.
-  if (k.batch <= Index{4} * sms && sample_chain_warps<1, P>(launch, k, packed, resources)) return;
+  if (k.batch <= Index{P == Precision::bf16 ? 8 : 4} * sms && sample_chain_warps<1, P>(launch, k, packed, resources)) return;
   if (k.batch <= Index{narrow ? 64 : 16} * sms && sample_chain_warps<2, P>(launch, k, packed, resources)) return;
   if (narrow && sample_chain_blocks<BlockTileNarrow, P>(launch, k, packed, resources)) return;
   if (k.batch > Index{64} * sms && sample_chain_blocks<BlockTile128, P>(launch, k, packed, resources)) return;

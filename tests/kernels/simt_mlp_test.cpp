@@ -83,7 +83,7 @@ TEST_CASE("simt mlp_forward without scratch memory: a row's bits depend neither 
 }
 
 TEST_CASE("simt mlp_forward: a row's bits depend neither on the tile nor on the other rows") {
-  const TestNet t({3, 72, 72, 5}, 1);
+  const TestNet t({3, 96, 96, 5}, 1);  // a tile's second warp of columns is done before the first has read all inputs
   const Index batch = 35;
   const auto x = uniform<float>(batch * 3, 8);
   const auto check_in = [&](auto precision) {
