@@ -14,7 +14,8 @@
 // Rows come in chunks of 132 tiles, whose h_i and dz_i (52 MB at width 256) about fit the second-level cache: both launches once
 // a chunk. Sums over rows: products in their order within a part, parts in their order, nothing by atomics; tiles, chunks and
 // parts follow from the batch's size and the widest layer alone, so the bits depend on neither the device nor the launch.
-// Precision: as mlp_forward.h, of every product. bf16 and tf32 round operands alone: sums, silu', losses and dW are fp32.
+// Precision: fp32 (three tf32 products) and tf32 as mlp_forward.h; bf16 rounds a product's operands to 7 bits, 2^-7 of sum |w|
+// |h|. What is rounded are operands alone: the weights, h_i, dz_i, sums, losses and dW are fp32 whatever the precision.
 //
 // Predicted on an H200 (never measured), width 256, D = 2, 2^20 rows: 3 x 277 GFLOP: tf32 1.7 ms, tf32x3 5.0 ms, bf16 0.84 ms.
 // L2: weights twice, 17 GB, 3.2 ms; workspace 20 kB a row, 21 GB, 3.8 ms. So tf32 is bound by L2 (7 ms), tf32x3 by both.
@@ -58,8 +59,6 @@ struct GradientLayout {
 inline constexpr int kGradientSlots = 132;  // an H200's SMs; other devices keep it, and the bits
 inline constexpr int kGradientSplits = 16, kRowsPerSplit = 128;
 
-/// Few rows: more blocks share a small batch, and wider networks fit (to 1232).
-using MlpTile16 = MlpTile<1, 8, 1, 4, 32>;
 /// A tile of dW: 128 x 128, or 32 x 32 for narrow networks.
 using WeightTile128 = MlpTile<2, 4, 4, 4, 32>;
 using WeightTile32 = MlpTile<2, 2, 1, 2, 16>;
@@ -111,36 +110,90 @@ TWEEDIE_KERNEL void fetch_tile(Ctx& ctx, const float* from, int ld, int rows, in
   }
 }
 
-/// sum += a (rows, depth) b (depth, cols) for the 16 x 8 products of a warp that begin below (rows, cols); depth in eights.
-/// a_of(row, k), b_of(k, column). Fragments: executor.h's mma_tf32.
+/// What a lane hands the unit of a (16 rows from `row` on) and of b (8 columns): fragments as in executor.h's mma_tf32 and
+/// mma_bf16. a_of(row, k), b_of(k, column); beyond `depth`, a multiple of 8, there are zeros. Small terms first.
+template <Precision P>
+struct Fragments {
+  static constexpr int kDepth = P == Precision::bf16 ? 16 : 8;  // of a product of the unit
+  static constexpr int kParts = P == Precision::fp32 ? 2 : 1;   // of an operand
+
+  template <class Ctx>
+  TWEEDIE_KERNEL static void round(Ctx& ctx, float first, float second, std::uint32_t* word) {
+    if constexpr (P == Precision::bf16) {
+      word[0] = ctx.to_bf16x2(first, second);
+    } else if constexpr (P == Precision::fp32) {
+      split_tf32(ctx, first, word[0], word[1]);
+    } else {
+      word[0] = ctx.to_tf32(first);
+    }
+  }
+  template <class Ctx, class A>
+  TWEEDIE_KERNEL static void left(Ctx& ctx, int row, int k, int depth, A a_of, std::uint32_t (&a)[kParts][4]) {
+    const int g = ctx.lane() / 4, t = ctx.lane() % 4;
+    TWEEDIE_UNROLL
+    for (int e = 0; e < 4; ++e) {
+      const int at = row + g + 8 * (e % 2);
+      std::uint32_t word[2] = {};
+      if constexpr (P == Precision::bf16) {
+        const int column = k + 2 * t + 8 * (e / 2);
+        if (column < depth) round(ctx, a_of(at, column), a_of(at, column + 1), word);
+      } else {
+        round(ctx, a_of(at, k + t + 4 * (e / 2)), 0, word);
+      }
+      TWEEDIE_UNROLL
+      for (int part = 0; part < kParts; ++part) a[part][e] = word[part];
+    }
+  }
+  template <class Ctx, class B>
+  TWEEDIE_KERNEL static void right(Ctx& ctx, int column, int k, int depth, B b_of, std::uint32_t (&b)[kParts][2]) {
+    const int g = ctx.lane() / 4, t = ctx.lane() % 4;
+    TWEEDIE_UNROLL
+    for (int e = 0; e < 2; ++e) {
+      std::uint32_t word[2] = {};
+      if constexpr (P == Precision::bf16) {
+        const int row = k + 2 * t + 8 * e;
+        if (row < depth) round(ctx, b_of(row, column + g), b_of(row + 1, column + g), word);
+      } else {
+        round(ctx, b_of(k + t + 4 * e, column + g), 0, word);
+      }
+      TWEEDIE_UNROLL
+      for (int part = 0; part < kParts; ++part) b[part][e] = word[part];
+    }
+  }
+  template <class Ctx>
+  TWEEDIE_KERNEL static void multiply(Ctx& ctx, float (&sum)[4], const std::uint32_t (&a)[kParts][4],
+                                      const std::uint32_t (&b)[kParts][2]) {
+    if constexpr (P == Precision::bf16) {
+      ctx.mma_bf16(sum, a[0], b[0]);
+    } else {
+      if constexpr (P == Precision::fp32) {
+        ctx.mma_tf32(sum, a[1], b[0]);
+        ctx.mma_tf32(sum, a[0], b[1]);
+      }
+      ctx.mma_tf32(sum, a[0], b[0]);
+    }
+  }
+};
+
+/// sum += a (rows, depth) b (depth, cols) for the 16 x 8 products of a warp that begin below (rows, cols).
 template <Precision P, int RowTiles, int ColTiles, class Ctx, class A, class B>
 TWEEDIE_KERNEL void accumulate(Ctx& ctx, int depth, int first_row, int rows, int first, int cols, A a_of, B b_of,
                                float (&sum)[RowTiles][ColTiles][4]) {
-  const int g = ctx.lane() / 4, t = ctx.lane() % 4;
-  for (int k = 0; k < depth; k += 8) {
-    std::uint32_t a[RowTiles][4], a_low[RowTiles][4];
+  using Part = Fragments<P>;
+  for (int k = 0; k < depth; k += Part::kDepth) {
+    std::uint32_t a[RowTiles][Part::kParts][4];
     TWEEDIE_UNROLL
-    for (int i = 0; i < RowTiles; ++i) {
-      const int row = first_row + 16 * i + g;
-      if (first_row + 16 * i >= rows) continue;  // the same for the whole warp
-      const float value[4] = {a_of(row, k + t), a_of(row + 8, k + t), a_of(row, k + t + 4), a_of(row + 8, k + t + 4)};
-      TWEEDIE_UNROLL
-      for (int e = 0; e < 4; ++e) split_tf32(ctx, value[e], a[i][e], a_low[i][e]);
+    for (int i = 0; i < RowTiles; ++i) {  // conditions are the same for the whole warp
+      if (first_row + 16 * i < rows) Part::left(ctx, first_row + 16 * i, k, depth, a_of, a[i]);
     }
     TWEEDIE_UNROLL
     for (int j = 0; j < ColTiles; ++j) {
       if (first + 8 * j >= cols) continue;
-      std::uint32_t b[2], b_low[2];
-      split_tf32(ctx, b_of(k + t, first + 8 * j + g), b[0], b_low[0]);
-      split_tf32(ctx, b_of(k + t + 4, first + 8 * j + g), b[1], b_low[1]);
+      std::uint32_t b[Part::kParts][2];
+      Part::right(ctx, first + 8 * j, k, depth, b_of, b);
       TWEEDIE_UNROLL
       for (int i = 0; i < RowTiles; ++i) {
-        if (first_row + 16 * i >= rows) continue;
-        if constexpr (P == Precision::fp32) {  // small terms first
-          ctx.mma_tf32(sum[i][j], a_low[i], b);
-          ctx.mma_tf32(sum[i][j], a[i], b_low);
-        }
-        ctx.mma_tf32(sum[i][j], a[i], b);
+        if (first_row + 16 * i < rows) Part::multiply(ctx, sum[i][j], a[i], b);
       }
     }
   }
@@ -564,11 +617,11 @@ void mlp_gradient(Launch&& launch, const MlpGradientInput& k, Precision precisio
   with_gradient_tiles(check_mlp_gradient("cuda::mlp_gradient", k.net, k.batch), k.batch.rows, [&](auto tile, auto weight_tile) {
     using Tile = decltype(tile);
     using WeightTile = decltype(weight_tile);
-    if (precision == Precision::tf32) {
-      mlp_gradient_tiled<Tile, WeightTile, Precision::tf32>(launch, k);
-    } else {
-      mlp_gradient_tiled<Tile, WeightTile, Precision::fp32>(launch, k);
-    }
+    if (precision == Precision::fp32) return mlp_gradient_tiled<Tile, WeightTile, Precision::fp32>(launch, k);
+    if (precision == Precision::tf32) return mlp_gradient_tiled<Tile, WeightTile, Precision::tf32>(launch, k);
+    check(precision == Precision::bf16, "cuda::mlp_gradient: precision ", kernels::name(precision),
+          "; training on a GPU runs in fp32, tf32 or bf16");
+    mlp_gradient_tiled<Tile, WeightTile, Precision::bf16>(launch, k);
   });
 }
 
