@@ -76,7 +76,7 @@ struct TrainOptions {
   // auto | cpu | cuda | cuda:N. A CUDA device trains denoising and flow matching of the chapter's network on its levels, on a
   // table, with the same rows, levels and noise as the CPU. auto takes the first one for such runs where there is one.
   std::string device = "auto";
-  std::string precision = "fp32";                  // fp32; on a CUDA device also tf32
+  std::string precision = "fp32";                  // fp32; on a CUDA device also tf32 and bf16 (of products alone)
   std::string engine = "auto";                     // auto | tape | fused
   std::function<void(Checkpoint&)> annotate = {};  // adds to every checkpoint that the run writes: column names, scaling
   const std::atomic<bool>* cancel = nullptr;       // looked at before every step: true ends the run as a callback's false does

@@ -128,8 +128,8 @@ class DeviceTraining final : public TrainingRun {
 
   void check_setup() const {
     const TrainingSetup& s = setup_;
-    check(precision_ == Precision::fp32 || precision_ == Precision::tf32, "cuda training: precision is ",
-          kernels::name(precision_), "; training on a GPU runs in fp32 or tf32");
+    check(precision_ != Precision::bf16x3, "cuda training: precision is ", kernels::name(precision_),
+          "; training on a GPU runs in fp32, tf32 or bf16");
     check(s.layers >= 2 && s.layers <= Mlp::kMaxLayers, "cuda training: ", s.layers, " layers; it takes 2 to ", Mlp::kMaxLayers);
     check(s.dim >= 1 && s.hidden >= 1 && s.levels >= 1 && s.batch >= 1, "cuda training: dim ", s.dim, ", hidden ", s.hidden,
           ", levels ", s.levels, ", batch ", s.batch, "; give at least 1 of each");

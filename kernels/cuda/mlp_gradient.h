@@ -13,17 +13,20 @@
 //         MlpGradientReduce   adds the parts
 // Rows come in chunks of 132 tiles, whose h_i and dz_i (52 MB at width 256) about fit the second-level cache: both launches once
 // a chunk. Sums over rows: products in their order within a part, parts in their order, nothing by atomics; tiles, chunks and
-// parts follow from the batch's size and the widest layer alone, so the bits depend on neither the device nor the launch.
-// Precision: as mlp_forward.h, of every product. bf16 and tf32 round operands alone: sums, silu', losses and dW are fp32.
+// parts follow from the batch's size and the widest layer alone (and, beyond 2112 rows, from whether a block's shared memory
+// holds 64 of them), so the bits do not depend on the launch. Precision: fp32 (three tf32 products) and tf32 as mlp_forward.h;
+// bf16 rounds a product's operands to 7 bits, 2^-7 of sum |w| |h|. What is rounded are operands alone: the weights, h_i, dz_i,
+// sums, losses and dW are fp32 whatever the precision.
 //
-// Predicted on an H200 (never measured), width 256, D = 2, 2^20 rows: 3 x 277 GFLOP: tf32 1.7 ms, tf32x3 5.0 ms, bf16 0.84 ms.
-// L2: weights twice, 17 GB, 3.2 ms; workspace 20 kB a row, 21 GB, 3.8 ms. So tf32 is bound by L2 (7 ms), tf32x3 by both.
-// SPDX-License-Identifier: MIT
+// Predicted on an H200 (never measured), width 256, D = 2, 2^20 rows: 3 x 277 GFLOP: tf32 1.7 ms, fp32 5.0 ms, bf16 0.84 ms.
+// L2: weights twice, 17 GB, 3.2 ms; workspace 22 kB a row, 23 GB, 4.2 ms. So tf32 and bf16 are bound by L2 (7.4 ms), fp32 by
+// both. SPDX-License-Identifier: MIT
 #pragma once
 
 #include "tweedie/core/host_device.h"
 #include "tweedie/kernels/cuda/elementwise.h"
 #include "tweedie/kernels/cuda/mlp_forward.h"
+#include "tweedie/kernels/cuda/mlp_products.h"
 
 namespace tweedie::kernels::cuda {
 
@@ -58,8 +61,6 @@ struct GradientLayout {
 inline constexpr int kGradientSlots = 132;  // an H200's SMs; other devices keep it, and the bits
 inline constexpr int kGradientSplits = 16, kRowsPerSplit = 128;
 
-/// Few rows: more blocks share a small batch, and wider networks fit (to 1232).
-using MlpTile16 = MlpTile<1, 8, 1, 4, 32>;
 /// A tile of dW: 128 x 128, or 32 x 32 for narrow networks.
 using WeightTile128 = MlpTile<2, 4, 4, 4, 32>;
 using WeightTile32 = MlpTile<2, 2, 1, 2, 16>;
@@ -87,90 +88,6 @@ inline GradientLayout mlp_gradient_layout(const Mlp& net, Index rows, int tile_r
   at.bias_sums = at.weight_sums + at.splits * at.weight_count;
   at.size = at.bias_sums + at.slots * at.bias_count;
   return at;
-}
-
-/// A part (Rows, Cols) of a matrix (rows, cols) on its way to shared memory, zeros beyond the matrix up to the next multiples
-/// of 8.
-template <int Rows, int Cols, int Threads, class Ctx>
-TWEEDIE_KERNEL void fetch_tile(Ctx& ctx, const float* from, int ld, int rows, int cols, float* to, int to_ld) {
-  const bool vectors = ld % 4 == 0 && cols % 4 == 0 && reinterpret_cast<std::uintptr_t>(from) % 16 == 0;
-  for (int i = ctx.thread(); i < Rows * (Cols / 4); i += Threads) {
-    const int row = i / (Cols / 4), at = i % (Cols / 4) * 4;
-    if (row >= round_up8(rows) || at >= round_up8(cols)) continue;
-    const float* const source = from + Index{row} * ld + at;
-    float* const place = to + row * to_ld + at;
-    if (vectors) {
-      const bool valid = row < rows && at < cols;
-      ctx.template copy_async<16>(place, valid ? source : from, valid);
-    } else {
-      for (int j = 0; j < 4; ++j) {
-        const bool valid = row < rows && at + j < cols;
-        ctx.template copy_async<4>(place + j, valid ? source + j : from, valid);
-      }
-    }
-  }
-}
-
-/// sum += a (rows, depth) b (depth, cols) for the 16 x 8 products of a warp that begin below (rows, cols); depth in eights.
-/// a_of(row, k), b_of(k, column). Fragments: executor.h's mma_tf32.
-template <Precision P, int RowTiles, int ColTiles, class Ctx, class A, class B>
-TWEEDIE_KERNEL void accumulate(Ctx& ctx, int depth, int first_row, int rows, int first, int cols, A a_of, B b_of,
-                               float (&sum)[RowTiles][ColTiles][4]) {
-  const int g = ctx.lane() / 4, t = ctx.lane() % 4;
-  for (int k = 0; k < depth; k += 8) {
-    std::uint32_t a[RowTiles][4], a_low[RowTiles][4];
-    TWEEDIE_UNROLL
-    for (int i = 0; i < RowTiles; ++i) {
-      const int row = first_row + 16 * i + g;
-      if (first_row + 16 * i >= rows) continue;  // the same for the whole warp
-      const float value[4] = {a_of(row, k + t), a_of(row + 8, k + t), a_of(row, k + t + 4), a_of(row + 8, k + t + 4)};
-      TWEEDIE_UNROLL
-      for (int e = 0; e < 4; ++e) split_tf32(ctx, value[e], a[i][e], a_low[i][e]);
-    }
-    TWEEDIE_UNROLL
-    for (int j = 0; j < ColTiles; ++j) {
-      if (first + 8 * j >= cols) continue;
-      std::uint32_t b[2], b_low[2];
-      split_tf32(ctx, b_of(k + t, first + 8 * j + g), b[0], b_low[0]);
-      split_tf32(ctx, b_of(k + t + 4, first + 8 * j + g), b[1], b_low[1]);
-      TWEEDIE_UNROLL
-      for (int i = 0; i < RowTiles; ++i) {
-        if (first_row + 16 * i >= rows) continue;
-        if constexpr (P == Precision::fp32) {  // small terms first
-          ctx.mma_tf32(sum[i][j], a_low[i], b);
-          ctx.mma_tf32(sum[i][j], a[i], b_low);
-        }
-        ctx.mma_tf32(sum[i][j], a[i], b);
-      }
-    }
-  }
-}
-
-template <int RowTiles, int ColTiles>
-TWEEDIE_KERNEL void clear(float (&sum)[RowTiles][ColTiles][4]) {
-  TWEEDIE_UNROLL
-  for (int i = 0; i < RowTiles; ++i) {
-    TWEEDIE_UNROLL
-    for (int j = 0; j < ColTiles; ++j) {
-      TWEEDIE_UNROLL
-      for (int e = 0; e < 4; ++e) sum[i][j][e] = 0;
-    }
-  }
-}
-
-/// visit(row, column, value) for each element that a lane holds of a warp's part.
-template <int RowTiles, int ColTiles, class Visit>
-TWEEDIE_KERNEL void each_element(int lane, int first_row, int first, float (&sum)[RowTiles][ColTiles][4], Visit visit) {
-  TWEEDIE_UNROLL
-  for (int i = 0; i < RowTiles; ++i) {
-    TWEEDIE_UNROLL
-    for (int j = 0; j < ColTiles; ++j) {
-      TWEEDIE_UNROLL
-      for (int e = 0; e < 4; ++e) {
-        visit(first_row + 16 * i + lane / 4 + 8 * (e / 2), first + 8 * j + 2 * (lane % 4) + e % 2, sum[i][j][e]);
-      }
-    }
-  }
 }
 
 /// silu and its derivative s + x s (1 - s), s = 1 / (1 + 2^(-x log2 e)).
@@ -522,17 +439,17 @@ inline int check_mlp_gradient(const char* function, const MlpGradientInput& k) {
   return check_mlp_gradient(function, k.net, k.batch);
 }
 
-/// visit(tile of rows, tile of dW) for a network and a batch's size.
+/// visit(tile of rows, tile of dW) for a network, a batch's size and the shared memory that a block may have.
 template <class Visit>
-auto with_gradient_tiles(int width, Index rows, Visit visit) {
+auto with_gradient_tiles(int width, Index rows, int shared_bytes, Visit visit) {
   if (width <= 64) return visit(MlpTileSmall{}, WeightTile32{});
   const bool few = rows <= kGradientSlots * Index{MlpTile16::kRows};
-  if (few || mlp_gradient_shared_bytes<MlpTile64>(width) > kMaxSharedBytes) return visit(MlpTile16{}, WeightTile128{});
+  if (few || mlp_gradient_shared_bytes<MlpTile64>(width) > shared_bytes) return visit(MlpTile16{}, WeightTile128{});
   return visit(MlpTile64{}, WeightTile128{});
 }
 
 /// Floats of workspace for a batch.
-inline Index mlp_gradient_workspace_floats(const Mlp& net, const MlpBatch& batch) {
+inline Index mlp_gradient_workspace_floats(const Mlp& net, const MlpBatch& batch, int shared_bytes = kMaxSharedBytes) {
   const int width = check_mlp_gradient("cuda::mlp_gradient_workspace_floats", net, batch);
   return with_gradient_tiles(width, batch.rows,
                              [&](auto tile, auto) { return mlp_gradient_layout(net, batch.rows, decltype(tile)::kRows).size; });
@@ -560,16 +477,17 @@ void mlp_gradient_tiled(Launch&& launch, const MlpGradientInput& k) {
 }
 
 template <class Launch>
-void mlp_gradient(Launch&& launch, const MlpGradientInput& k, Precision precision) {
-  with_gradient_tiles(check_mlp_gradient("cuda::mlp_gradient", k.net, k.batch), k.batch.rows, [&](auto tile, auto weight_tile) {
-    using Tile = decltype(tile);
-    using WeightTile = decltype(weight_tile);
-    if (precision == Precision::tf32) {
-      mlp_gradient_tiled<Tile, WeightTile, Precision::tf32>(launch, k);
-    } else {
-      mlp_gradient_tiled<Tile, WeightTile, Precision::fp32>(launch, k);
-    }
-  });
+void mlp_gradient(Launch&& launch, const MlpGradientInput& k, Precision precision, int shared_bytes = kMaxSharedBytes) {
+  with_gradient_tiles(check_mlp_gradient("cuda::mlp_gradient", k.net, k.batch), k.batch.rows, shared_bytes,
+                      [&](auto tile, auto weight_tile) {
+                        using Tile = decltype(tile);
+                        using WeightTile = decltype(weight_tile);
+                        if (precision == Precision::fp32) return mlp_gradient_tiled<Tile, WeightTile, Precision::fp32>(launch, k);
+                        if (precision == Precision::tf32) return mlp_gradient_tiled<Tile, WeightTile, Precision::tf32>(launch, k);
+                        check(precision == Precision::bf16, "cuda::mlp_gradient: precision ", kernels::name(precision),
+                              "; training on a GPU runs in fp32, tf32 or bf16");
+                        mlp_gradient_tiled<Tile, WeightTile, Precision::bf16>(launch, k);
+                      });
 }
 
 }  // namespace tweedie::kernels::cuda

@@ -12,7 +12,8 @@ using simt::Order;
 namespace {
 
 // silu' = s + y (1 - s): s by ex2 and rcp, within 6 u and x^2 s (1 - s) <= .44 u of its argument's rounding; y three more.
-constexpr GradientPrecision kFp32{0, 1, .5, 20}, kTf32{0x1p-10 + 0x1p-22, .125, .5, 20}, kTf32x3{0x3.01p-22, .375, .5, 20};
+constexpr GradientPrecision kFp32{0, 1, .5, 20}, kTf32{0x1p-10 + 0x1p-22, .125, .5, 20}, kTf32x3{0x3.01p-22, .375, .5, 20},
+    kBf16{0x1p-7 + 0x1p-15, .125, .5, 20};
 
 /// losses (B), then every layer's dW and db; rows of dW with a gap of one number that stays as it was.
 template <class Gradient>
@@ -91,7 +92,11 @@ TEST_CASE("simt mlp_gradient matches the reference, whatever the sizes, in every
       if (!extras) continue;
       const std::vector<float> half = with(p, kernels::Precision::tf32);
       CHECK(worst(half, expected(p, kTf32)) <= 1);
-      if (c.batch >= 16 && c.sizes[0] > 1) CHECK(worst(half, expected(p, kTf32x3)) > 1);  // the test can fail
+      const std::vector<float> quarter = with(p, kernels::Precision::bf16);
+      CHECK(worst(quarter, expected(p, kBf16)) <= 1);
+      if (c.batch < 16 || c.sizes[0] == 1) continue;  // the test can fail
+      CHECK(worst(half, expected(p, kTf32x3)) > 1);
+      CHECK(worst(quarter, expected(p, kTf32x3)) > 2 * worst(half, expected(p, kTf32x3)));
     }
   }
 }
@@ -159,4 +164,5 @@ TEST_CASE("simt mlp_gradient refuses what it cannot mean") {
   CHECK_THROWS_AS(attempt([](auto& k) { k.net.layers = 0; }), UsageError);
   CHECK_THROWS_AS(attempt([](auto& k) { k.net.layer[0].out = k.net.layer[1].in = 1240; }), UsageError);
   CHECK_THROWS_AS(attempt([](auto& k) { k.workspace = nullptr; }), UsageError);
+  CHECK_THROWS_AS(attempt([&](auto& k) { k.batch.code = &p.t.net; }), UsageError);
 }

@@ -236,6 +236,7 @@ TEST_CASE("a device run refuses what it cannot mean") {
     cuda::DeviceTraining<SimtRuntime> run(runtime, net.s, precision);
   };
   CHECK_NOTHROW(attempt([](auto&) {}, kernels::Precision::tf32));
+  CHECK_NOTHROW(attempt([](auto&) {}, kernels::Precision::bf16));
   CHECK_THROWS_AS(attempt([](auto&) {}, kernels::Precision::bf16x3), UsageError);
   CHECK_THROWS_AS(attempt([](auto& s) { s.layers = 17; }), UsageError);
   CHECK_THROWS_AS(attempt([](auto& s) { s.batch = 0; }), UsageError);

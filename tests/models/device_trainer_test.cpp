@@ -206,6 +206,7 @@ TEST_CASE("what a device does not train is refused with the reason and the remed
   };
   CHECK(why([](auto&) {}).empty());
   CHECK(why([](auto& o) { o.precision = "tf32"; }).empty());
+  CHECK(why([](auto& o) { o.precision = "bf16"; }).empty());
   CHECK(contains(why([](auto& o) { o.objective = Sliced{}; }), "the objective sliced"));
   CHECK(contains(why([](auto& o) { o.ema_snapshots = 3; }), "give device cpu"));
   CHECK(contains(why([](auto& o) { o.sigma_sampling = SigmaSampling::continuous; }), "on the network's levels"));
