@@ -167,12 +167,19 @@ std::string error_of(const std::function<void()>& f) {
   return "no error";
 }
 
+// The network there, the calls counted from now on.
+std::unique_ptr<ScoreModel> placed(const Network& net, const std::shared_ptr<ReferenceDevice>& device) {
+  std::unique_ptr<ScoreModel> there = detail::on_device(net, device, kernels::Precision::fp32);
+  device->forwards = 0;
+  return there;
+}
+
 }  // namespace
 
 TEST_CASE("samplers on a device: one launch, the CPU's samples") {
   const auto device = std::make_shared<ReferenceDevice>();
   const auto net = edm_network();
-  const auto there = detail::on_device(*net, device, kernels::Precision::fp32);
+  const auto there = placed(*net, device);
   for (const Case& c : chains()) {
     CAPTURE(c.name);
     const Rng rng(11);
@@ -201,7 +208,7 @@ TEST_CASE("samplers on a device: one launch, the CPU's samples") {
 TEST_CASE("samplers on a device: the chapter's network at its levels and between them") {
   const auto device = std::make_shared<ReferenceDevice>();
   const auto net = chapter_network();
-  const auto there = detail::on_device(*net, device, kernels::Precision::fp32);
+  const auto there = placed(*net, device);
   const Rng rng(3);
   const auto run = [&](const ScoreModel& m, const NoiseLevels& at) {
     return annealed_langevin(m, at, {.samples = kRows, .steps_per_level = 5, .step_size_factor = .3}, rng);
@@ -231,7 +238,7 @@ TEST_CASE("samplers on a device: the noise has the host's bits") {
 TEST_CASE("samplers on a device: conditions") {
   const auto device = std::make_shared<ReferenceDevice>();
   const auto net = edm_network(3);
-  const auto there = detail::on_device(*net, device, kernels::Precision::fp32);
+  const auto there = placed(*net, device);
   const Rng rng(4);
   const auto run = [&](const ScoreModel& m) { return heun(m, karras(6, kLow, kHigh), {.samples = kRows}, rng); };
   const Samples expected = run(Conditioned(*net, 2));
@@ -247,7 +254,7 @@ TEST_CASE("samplers on a device: conditions") {
 TEST_CASE("samplers on a device: those that are no chain") {
   const auto device = std::make_shared<ReferenceDevice>();
   const auto net = edm_network();
-  const auto there = detail::on_device(*net, device, kernels::Precision::fp32);
+  const auto there = placed(*net, device);
   const Rng rng(8);
   const auto corrected = [&](const ScoreModel& m) {
     return predictor_corrector(m, karras(8, kLow, kHigh), {.samples = kRows}, rng);
@@ -269,7 +276,7 @@ TEST_CASE("samplers on a device: a divergence names the CPU's step") {
   // Level 3's embedding is enormous: its score drives all rows away at its first step.
   for (Index i = 0; i < 16; ++i) net->parameters()[static_cast<std::size_t>(3 * 16 + i)] = 1e10f;
   net->parameters_changed();
-  const auto there = detail::on_device(*net, device, kernels::Precision::fp32);
+  const auto there = placed(*net, device);
   const auto anneal = [&](const ScoreModel& m) {
     return error_of(
         [&] { annealed_langevin(m, *net->levels(), {.samples = kRows, .steps_per_level = 3, .step_size_factor = .3}, Rng(1)); });
@@ -297,7 +304,7 @@ TEST_CASE("samplers on a device: a divergence names the CPU's step") {
 TEST_CASE("samplers on a device: progress ends at the total, and cancels") {
   const auto device = std::make_shared<ReferenceDevice>();
   const auto net = edm_network();
-  const auto there = detail::on_device(*net, device, kernels::Precision::fp32);
+  const auto there = placed(*net, device);
   for (const Case& c : chains()) {
     CAPTURE(c.name);
     SamplingProgress last{-1, 0};
@@ -317,7 +324,7 @@ TEST_CASE("samplers on a device: progress ends at the total, and cancels") {
 TEST_CASE("likelihood on a device") {
   const auto device = std::make_shared<ReferenceDevice>();
   const auto net = edm_network();
-  const auto there = detail::on_device(*net, device, kernels::Precision::fp32);
+  const auto there = placed(*net, device);
   MatrixD x(6, kDim);
   Rng(6).normals<double>(Purpose::user, 0, 0, x);
   const ConstRows<double> at = x;
