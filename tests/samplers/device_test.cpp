@@ -23,6 +23,7 @@
 #include "tweedie/samplers/likelihood.h"
 #include "tweedie/samplers/predictor_corrector.h"
 #include "tweedie/samplers/probability_flow.h"
+#include "tweedie/samplers/repaint.h"
 #include "tweedie/samplers/reverse_sde.h"
 
 using namespace tweedie;
@@ -262,9 +263,15 @@ TEST_CASE("samplers on a device: those that are no chain") {
   same_samples(corrected(*there), corrected(*net), kTolerance);
   const auto flow = [&](const ScoreModel& m) { return probability_flow(m, ve(kLow, kHigh), {.samples = kRows}, rng); };
   CHECK(difference(flow(*there).x, flow(*net).x) <= kTolerance + 1e-5 * 4 * kHigh);  // two runs of an adaptive solver at 1e-5
+  Matrix holes(kRows, kDim);
+  rng.normals<float>(Purpose::user, 0, 0, holes);
+  for (Index r = 0; r < kRows; ++r) holes(r, r % 2) = std::nanf("");
+  const std::vector<double> sigmas = karras(6, kLow, kHigh);
+  const auto filled_in = [&](const ScoreModel& m) { return repaint(m, sigmas, holes, {.resample = 2}, rng); };
+  same_samples(filled_in(*there), filled_in(*net), kTolerance);
   MatrixD start(kRows, kDim);
   rng.normals<double>(Purpose::prior, 0, 0, start);
-  const auto precise = [&](const ScoreModel& m) { return ddim(m, karras(6, kLow, kHigh), start, {}, rng); };
+  const auto precise = [&](const ScoreModel& m) { return ddim(m, sigmas, start, {}, rng); };
   const SamplesD a = precise(*there), b = precise(*net);
   for (Index i = 0; i < a.x.size(); ++i) CHECK(a.x.data()[i] == doctest::Approx(b.x.data()[i]).epsilon(1e-12));
   CHECK(device->chain_runs == 0);
