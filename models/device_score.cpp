@@ -115,7 +115,11 @@ class DeviceScore final : public ScoreModel {
     for (std::size_t r = 0; r < row.size(); ++r) row[r] = static_cast<int>(r);
     own_level_ = DeviceBuffer<int>(device_, kBlockRows);
     own_level_.upload(row.data(), kBlockRows);
-    device_->mlp_forward({single_.net, 0, nullptr, nullptr, 0, nullptr}, precision_);  // refuses what it does not take
+    // One row now, so that what the kernels do not take is refused here.
+    upload_bias<float>(MatrixD(1, single_.net.layer[0].out));
+    sized(single_.x, dim()).upload(Matrix(1, dim()).data(), dim());
+    sized(single_.out, dim());
+    device_->mlp_forward({single_.with_bias(0, 1), 1, single_.x.data(), nullptr, 0, single_.out.data()}, precision_);
   }
 
   Index dim() const override { return host_->dim(); }

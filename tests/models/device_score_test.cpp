@@ -144,13 +144,20 @@ void agree(const Network& net, const ScoreModel& there, const Call& call) {
   }
 }
 
+// The network there, the calls counted from now on.
+std::unique_ptr<ScoreModel> placed(const Network& net, const std::shared_ptr<ReferenceDevice>& device) {
+  std::unique_ptr<ScoreModel> there = detail::on_device(net, device, kernels::Precision::fp32);
+  device->forwards = 0;
+  return there;
+}
+
 }  // namespace
 
 TEST_CASE("device score: values and derivatives are the network's") {
   const auto device = std::make_shared<ReferenceDevice>();
   {
     const auto net = chapter();
-    const auto there = detail::on_device(*net, device, Precision::fp32);
+    const auto there = placed(*net, device);
     CHECK(there->dim() == kDim);
     CHECK(there->sigma_min() == net->sigma_min());
     CHECK(there->sigma_max() == net->sigma_max());
@@ -161,7 +168,7 @@ TEST_CASE("device score: values and derivatives are the network's") {
   for (const Parametrisation p :
        {Parametrisation::edm, Parametrisation::score, Parametrisation::epsilon, Parametrisation::x0, Parametrisation::v}) {
     const auto net = continuous(p);
-    const auto there = detail::on_device(*net, device, Precision::fp32);
+    const auto there = placed(*net, device);
     agree(*net, *there, {"one sigma", {.5}});
     agree(*net, *there, {"every row its own", mixed_sigmas<double>()});
   }
@@ -171,7 +178,7 @@ TEST_CASE("device score: values and derivatives are the network's") {
 TEST_CASE("device score: conditions, one for all rows or one a row") {
   const auto device = std::make_shared<ReferenceDevice>();
   const auto net = continuous(Parametrisation::edm, 3, 2);
-  const auto there = detail::on_device(*net, device, Precision::fp32);
+  const auto there = placed(*net, device);
   CHECK(there->num_classes() == 3);
   CHECK(there->covariate_dim() == 2);
   std::vector<std::int32_t> labels;
@@ -194,7 +201,7 @@ TEST_CASE("device score: conditions, one for all rows or one a row") {
 TEST_CASE("device score: rows beyond a block, and from many threads") {
   const auto device = std::make_shared<ReferenceDevice>();
   const auto net = continuous(Parametrisation::edm);
-  const auto there = detail::on_device(*net, device, Precision::fp32);
+  const auto there = placed(*net, device);
   const Index many = there->least_rows() + 3;
   const Matrix y = draw<float>(many, 0);
   std::vector<float> sigma;
@@ -215,7 +222,7 @@ TEST_CASE("device score: rows beyond a block, and from many threads") {
 TEST_CASE("device score: a chain is its steps one by one") {
   const auto device = std::make_shared<ReferenceDevice>();
   const auto net = continuous(Parametrisation::edm);
-  const auto there = detail::on_device(*net, device, Precision::fp32);
+  const auto there = placed(*net, device);
   const std::vector<LinearStep> steps = {
       {.sigma = 1.5, .x_s = .4, .x_z = .3, .draw = 7},
       {.sigma = 1.5, .input = .5, .x_x = .9, .x_s = .2, .m_x = 1, .m_s = .3, .draw = 8},
@@ -276,7 +283,7 @@ TEST_CASE("device score: what it refuses") {
   CHECK_THROWS_AS(detail::on_device(deep, device, Precision::fp32), UsageError);
 
   const auto net = chapter();
-  const auto there = detail::on_device(*net, device, Precision::fp32);
+  const auto there = placed(*net, device);
   Matrix y(4, kDim), out(4, kDim);
   MatrixD yd(4, kDim), outd(4, kDim);
   std::vector<std::int32_t> diverged(4);

@@ -23,6 +23,7 @@
 #include "tweedie/samplers/likelihood.h"
 #include "tweedie/samplers/predictor_corrector.h"
 #include "tweedie/samplers/probability_flow.h"
+#include "tweedie/samplers/repaint.h"
 #include "tweedie/samplers/reverse_sde.h"
 
 using namespace tweedie;
@@ -167,12 +168,19 @@ std::string error_of(const std::function<void()>& f) {
   return "no error";
 }
 
+// The network there, the calls counted from now on.
+std::unique_ptr<ScoreModel> placed(const Network& net, const std::shared_ptr<ReferenceDevice>& device) {
+  std::unique_ptr<ScoreModel> there = detail::on_device(net, device, kernels::Precision::fp32);
+  device->forwards = 0;
+  return there;
+}
+
 }  // namespace
 
 TEST_CASE("samplers on a device: one launch, the CPU's samples") {
   const auto device = std::make_shared<ReferenceDevice>();
   const auto net = edm_network();
-  const auto there = detail::on_device(*net, device, kernels::Precision::fp32);
+  const auto there = placed(*net, device);
   for (const Case& c : chains()) {
     CAPTURE(c.name);
     const Rng rng(11);
@@ -201,7 +209,7 @@ TEST_CASE("samplers on a device: one launch, the CPU's samples") {
 TEST_CASE("samplers on a device: the chapter's network at its levels and between them") {
   const auto device = std::make_shared<ReferenceDevice>();
   const auto net = chapter_network();
-  const auto there = detail::on_device(*net, device, kernels::Precision::fp32);
+  const auto there = placed(*net, device);
   const Rng rng(3);
   const auto run = [&](const ScoreModel& m, const NoiseLevels& at) {
     return annealed_langevin(m, at, {.samples = kRows, .steps_per_level = 5, .step_size_factor = .3}, rng);
@@ -231,7 +239,7 @@ TEST_CASE("samplers on a device: the noise has the host's bits") {
 TEST_CASE("samplers on a device: conditions") {
   const auto device = std::make_shared<ReferenceDevice>();
   const auto net = edm_network(3);
-  const auto there = detail::on_device(*net, device, kernels::Precision::fp32);
+  const auto there = placed(*net, device);
   const Rng rng(4);
   const auto run = [&](const ScoreModel& m) { return heun(m, karras(6, kLow, kHigh), {.samples = kRows}, rng); };
   const Samples expected = run(Conditioned(*net, 2));
@@ -247,7 +255,7 @@ TEST_CASE("samplers on a device: conditions") {
 TEST_CASE("samplers on a device: those that are no chain") {
   const auto device = std::make_shared<ReferenceDevice>();
   const auto net = edm_network();
-  const auto there = detail::on_device(*net, device, kernels::Precision::fp32);
+  const auto there = placed(*net, device);
   const Rng rng(8);
   const auto corrected = [&](const ScoreModel& m) {
     return predictor_corrector(m, karras(8, kLow, kHigh), {.samples = kRows}, rng);
@@ -255,9 +263,15 @@ TEST_CASE("samplers on a device: those that are no chain") {
   same_samples(corrected(*there), corrected(*net), kTolerance);
   const auto flow = [&](const ScoreModel& m) { return probability_flow(m, ve(kLow, kHigh), {.samples = kRows}, rng); };
   CHECK(difference(flow(*there).x, flow(*net).x) <= kTolerance + 1e-5 * 4 * kHigh);  // two runs of an adaptive solver at 1e-5
+  Matrix holes(kRows, kDim);
+  rng.normals<float>(Purpose::user, 0, 0, holes);
+  for (Index r = 0; r < kRows; ++r) holes(r, r % 2) = std::nanf("");
+  const std::vector<double> sigmas = karras(6, kLow, kHigh);
+  const auto filled_in = [&](const ScoreModel& m) { return repaint(m, sigmas, holes, {.resample = 2}, rng); };
+  same_samples(filled_in(*there), filled_in(*net), kTolerance);
   MatrixD start(kRows, kDim);
   rng.normals<double>(Purpose::prior, 0, 0, start);
-  const auto precise = [&](const ScoreModel& m) { return ddim(m, karras(6, kLow, kHigh), start, {}, rng); };
+  const auto precise = [&](const ScoreModel& m) { return ddim(m, sigmas, start, {}, rng); };
   const SamplesD a = precise(*there), b = precise(*net);
   for (Index i = 0; i < a.x.size(); ++i) CHECK(a.x.data()[i] == doctest::Approx(b.x.data()[i]).epsilon(1e-12));
   CHECK(device->chain_runs == 0);
@@ -269,7 +283,7 @@ TEST_CASE("samplers on a device: a divergence names the CPU's step") {
   // Level 3's embedding is enormous: its score drives all rows away at its first step.
   for (Index i = 0; i < 16; ++i) net->parameters()[static_cast<std::size_t>(3 * 16 + i)] = 1e10f;
   net->parameters_changed();
-  const auto there = detail::on_device(*net, device, kernels::Precision::fp32);
+  const auto there = placed(*net, device);
   const auto anneal = [&](const ScoreModel& m) {
     return error_of(
         [&] { annealed_langevin(m, *net->levels(), {.samples = kRows, .steps_per_level = 3, .step_size_factor = .3}, Rng(1)); });
@@ -297,7 +311,7 @@ TEST_CASE("samplers on a device: a divergence names the CPU's step") {
 TEST_CASE("samplers on a device: progress ends at the total, and cancels") {
   const auto device = std::make_shared<ReferenceDevice>();
   const auto net = edm_network();
-  const auto there = detail::on_device(*net, device, kernels::Precision::fp32);
+  const auto there = placed(*net, device);
   for (const Case& c : chains()) {
     CAPTURE(c.name);
     SamplingProgress last{-1, 0};
@@ -317,7 +331,7 @@ TEST_CASE("samplers on a device: progress ends at the total, and cancels") {
 TEST_CASE("likelihood on a device") {
   const auto device = std::make_shared<ReferenceDevice>();
   const auto net = edm_network();
-  const auto there = detail::on_device(*net, device, kernels::Precision::fp32);
+  const auto there = placed(*net, device);
   MatrixD x(6, kDim);
   Rng(6).normals<double>(Purpose::user, 0, 0, x);
   const ConstRows<double> at = x;

@@ -33,8 +33,8 @@ class ReferenceDevice final : public kernels::cuda::Device {
     --blocks;
     std::free(memory);
   }
-  void upload(void* to, const void* from, std::size_t bytes) override { std::memcpy(to, from, bytes); }
-  void download(void* to, const void* from, std::size_t bytes) override { std::memcpy(to, from, bytes); }
+  void upload(void* to, const void* from, std::size_t bytes) override { copy(to, from, bytes); }
+  void download(void* to, const void* from, std::size_t bytes) override { copy(to, from, bytes); }
   void zero(void* to, std::size_t bytes) override { std::memset(to, 0, bytes); }
   void synchronize() override {}
 
@@ -91,6 +91,9 @@ class ReferenceDevice final : public kernels::cuda::Device {
   }
 
  private:
+  static void copy(void* to, const void* from, std::size_t bytes) {
+    if (bytes > 0) std::memcpy(to, from, bytes);
+  }
   static double wide(float v) { return static_cast<double>(v); }
 
   static std::vector<double> forward(const kernels::Mlp& net, Index batch, const float* x, const std::vector<int>& level) {
