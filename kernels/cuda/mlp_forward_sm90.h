@@ -144,6 +144,7 @@ struct Sm90Block {
   /// A block's memory stays until no peer sends to it.
   template <class Ctx>
   TWEEDIE_KERNEL void tear_down(Ctx& ctx) {
+    ctx.sync_warp();  // one thread of the producer's warp comes late
     ctx.cluster_sync();
   }
 
@@ -178,13 +179,14 @@ struct Sm90Block {
 
   /// sum += h W^T of one chunk of a hidden layer: h from `a` or from shared memory.
   template <class Ctx>
-  TWEEDIE_KERNEL void multiply(Ctx& ctx, float (&sum)[Tile::kCols / 2], const std::uint32_t (&a)[Tile::kCols / 16][4]) {
+  TWEEDIE_KERNEL void multiply(Ctx& ctx, float (&sum)[Tile::kCols / 2], std::uint32_t (&a)[Tile::kCols / 16][4]) {
     const int consumer = ctx.thread() / 128;
     if constexpr (Tile::kTurns) {
       ctx.barrier_wait(turn(consumer), my_turn);
       my_turn ^= 1U;
     }
     int before = 0;
+    ctx.pin(sum);
     const auto with_panel = [&](int p) {
       ctx.barrier_wait(full(place.slot), place.parity);
       ctx.wgmma_fence();
@@ -216,6 +218,8 @@ struct Sm90Block {
       if (ctx.lane() == 0) ctx.barrier_arrive(turn(1 - consumer));
     }
     ctx.template wgmma_wait<0>();
+    ctx.pin(sum);
+    if constexpr (Tile::kRegisters) ctx.pin(a);
     give_back(ctx, before);
   }
 

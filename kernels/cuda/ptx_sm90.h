@@ -146,6 +146,17 @@ struct DeviceThreadSm90 : DeviceThread {
           : "l"(a), "l"(b));
     }
   }
+  /// Registers that a product reads or writes while the compiler sees no use of them: no access moves across this.
+  template <int N>
+  __device__ static void pin(float (&d)[N]) {
+    TWEEDIE_UNROLL
+    for (int i = 0; i < N; ++i) asm volatile("" : "+f"(d[i])::"memory");
+  }
+  template <int N>
+  __device__ static void pin(std::uint32_t (&a)[N][4]) {
+    TWEEDIE_UNROLL
+    for (int i = 0; i < 4 * N; ++i) asm volatile("" : "+r"(a[i / 4][i % 4])::"memory");
+  }
   __device__ void wgmma_fence() const { TWEEDIE_SM90("wgmma.fence.sync.aligned;" ::: "memory"); }
   __device__ void wgmma_commit() const { TWEEDIE_SM90("wgmma.commit_group.sync.aligned;" ::: "memory"); }
   template <int Pending>

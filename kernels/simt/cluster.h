@@ -75,6 +75,11 @@ class ClusterThread : public Thread {
     static_assert(N % 8 == 0 && N >= 8 && N <= 256);
     issue({d, N, nullptr, {}, a, b, line, product_groups_, {}});
   }
+  /// For the device's compiler: no access to these registers moves across this.
+  template <int N>
+  static void pin(float (&)[N]) {}
+  template <int N>
+  static void pin(std::uint32_t (&)[N][4]) {}
   void wgmma_fence() { fenced_ = true; }
   void wgmma_commit() { ++product_groups_; }
   /// All groups but the last `Pending`.
