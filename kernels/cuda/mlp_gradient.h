@@ -451,7 +451,7 @@ auto with_gradient_tiles(int width, Index rows, int shared_bytes, Visit visit) {
 /// Floats of workspace for a batch.
 inline Index mlp_gradient_workspace_floats(const Mlp& net, const MlpBatch& batch, int shared_bytes = kMaxSharedBytes) {
   const int width = check_mlp_gradient("cuda::mlp_gradient_workspace_floats", net, batch);
-  return with_gradient_tiles(width, batch.rows,
+  return with_gradient_tiles(width, batch.rows, shared_bytes,
                              [&](auto tile, auto) { return mlp_gradient_layout(net, batch.rows, decltype(tile)::kRows).size; });
 }
 
