@@ -249,7 +249,7 @@ std::shared_ptr<const NoiseConditionalScoreNetwork::Folded<S>> NoiseConditionalS
       folded.packed = detail::PackedMlp(layout(), flat, 1, options_.num_layers, dim(), precision());
     return folded;
   };
-  return cache<S>().get(build, [this](const Folded<S>& folded) {
+  return cache<S>().get(build, [&](const Folded<S>& folded) {
     if constexpr (sizeof(S) == sizeof(float)) return folded.packed.serves(precision());
     return true;
   });

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <stdexcept>
 
+#include "kernels_testing.h"
 #include "tweedie/kernels/cpu/mlp_amx_tile.h"
 #include "tweedie/kernels/cpu/target.h"  // the same functions in one table more: none is unused
 

@@ -40,9 +40,9 @@ TEST_CASE("to_bf16 rounds to nearest, ties to even, and keeps what is not finite
                                            {std::numeric_limits<float>::max(), infinity},  //
                                            {0x1.fep127f, 0x1.fep127f},                     // its largest
                                            {-infinity, -infinity}};
-  for (const auto& [x, expected] : cases) {
-    CAPTURE(x);
-    CHECK(to_bf16(x) == expected);
+  for (const std::pair<float, float>& c : cases) {
+    CAPTURE(c.first);
+    CHECK(to_bf16(c.first) == c.second);
     CHECK(std::signbit(to_bf16(-0.0f)));
   }
   for (const std::uint32_t bits : {0x7fffffffu, 0x7f800001u, 0xff800001u, 0xffffffffu}) {
