@@ -23,8 +23,9 @@ using kernels::Precision;
 using kernels::cuda::Device;
 using kernels::cuda::DeviceBuffer;
 
-constexpr Index kBlockRows = 1 << 14;  // of a call: two waves of tiles on a large device
-constexpr Index kAlignment = 64;       // elements between which tensors begin, for wide copies
+constexpr Index kBlockRows = 1 << 14;     // of a call: two waves of tiles on a large device
+constexpr Index kOwnNoiseRows = 1 << 12;  // of one whose rows have first biases of their own, 8 MB of them at a width of 256
+constexpr Index kAlignment = 64;          // elements between which tensors begin, for wide copies
 
 template <class S>
 constexpr bool kSingle = sizeof(S) == sizeof(float);
@@ -111,10 +112,10 @@ class DeviceScore final : public ScoreModel {
         name_(join(network.name(), " on ", device_->name().substr(0, device_->name().find(',')))),
         single_(network, where, device_),
         double_(network, where, device_) {
-    std::vector<int> row(kBlockRows);
+    std::vector<int> row(kOwnNoiseRows);
     for (std::size_t r = 0; r < row.size(); ++r) row[r] = static_cast<int>(r);
-    own_level_ = DeviceBuffer<int>(device_, kBlockRows);
-    own_level_.upload(row.data(), kBlockRows);
+    own_level_ = DeviceBuffer<int>(device_, kOwnNoiseRows);
+    own_level_.upload(row.data(), kOwnNoiseRows);
     // One row now, so that what the kernels do not take is refused here.
     upload_bias<float>(MatrixD(1, single_.net.layer[0].out));
     sized(single_.x, dim()).upload(Matrix(1, dim()).data(), dim());
@@ -216,8 +217,11 @@ class DeviceScore final : public ScoreModel {
   template <class S, class Body>
   void for_blocks(ConstRows<S> y, std::span<const S> sigma, const Condition* condition, const Body& body) const {
     OnDevice<S>& device = here<S>();
-    for (Index first = 0; first < y.rows(); first += kBlockRows) {
-      const Index rows = std::min(kBlockRows, y.rows() - first);
+    const bool alike =
+        sigma.size() == 1 && (condition == nullptr || (condition->labels.size() <= 1 && condition->covariates.rows() <= 1));
+    const Index most = alike ? kBlockRows : kOwnNoiseRows;
+    for (Index first = 0; first < y.rows(); first += most) {
+      const Index rows = std::min(most, y.rows() - first);
       const auto from = static_cast<std::size_t>(first), count = static_cast<std::size_t>(rows);
       Condition part;
       if (condition != nullptr) {
