@@ -127,10 +127,9 @@ struct SampleChainSm90 : ChainInput {
   template <class Ctx>
   TWEEDIE_KERNEL void advance(Ctx& ctx, Sm90Block<Width>& block, const Particles& p, const ChainStep& now) const {
     const int row = sm90_row(ctx);
-    const float* const bias = net.layer[0].bias + Index{now.level} * net.layer[0].out;
     const float* const last_bias = net.layer[net.layers - 1].bias;
-    block.evaluate(
-        ctx, net, Sm90Weights<Width>{packed}, bias, bias,
+    block.template evaluate<true>(
+        ctx, net, Sm90Weights<Width>{packed}, now.level, now.level,
         [&](int i, float& x0, float& x1) { x0 = p.input(row, i), x1 = p.input(row + 8, i); },
         [&](int i, bool first, float y0, float y1) {
           take(p, now, row, i, first, first ? y0 + last_bias[i] : y0);
