@@ -38,7 +38,7 @@ struct Sm90Tile {
   static constexpr bool kTurns = kStages > kPanels;  // one may be a whole layer ahead
   static constexpr int kActivationBytes = kRegisters ? 0 : kRows * Width * 2;
   static constexpr int kSharedBytes = kActivationBytes + kStages * kPanelBytes + 128;  // and the barriers
-  static_assert(8 * (2 * kStages + kConsumers) <= 128);
+  static_assert(8 * (2 * kStages + kConsumers + 2) <= 128);
 };
 
 /// Where pack_mlp_sm90 puts what: the panels, layers 1 .. L - 2, chunk by chunk, panel by panel, w / 2 in bf16, swizzled; then
@@ -132,6 +132,9 @@ struct Sm90Block {
   TWEEDIE_KERNEL std::uint64_t* full(int slot) const { return reinterpret_cast<std::uint64_t*>(panel(Tile::kStages)) + slot; }
   TWEEDIE_KERNEL std::uint64_t* empty(int slot) const { return full(Tile::kStages + slot); }
   TWEEDIE_KERNEL std::uint64_t* turn(int consumer) const { return full(2 * Tile::kStages + consumer); }
+  /// For what the producer's other three warps prepare, and for the consumers' thanks.
+  TWEEDIE_KERNEL std::uint64_t* prepared() const { return turn(Tile::kConsumers); }
+  TWEEDIE_KERNEL std::uint64_t* taken() const { return prepared() + 1; }
 
   template <class Ctx>
   TWEEDIE_KERNEL void set_up(Ctx& ctx) {
@@ -143,6 +146,8 @@ struct Sm90Block {
         ctx.barrier_init(empty(i), 4 * Tile::kConsumers * Tile::kCluster);  // the warps of both blocks
       }
       for (int i = 0; i < Tile::kConsumers; ++i) ctx.barrier_init(turn(i), 4);
+      ctx.barrier_init(prepared(), 3);
+      ctx.barrier_init(taken(), 4 * Tile::kConsumers);
       ctx.fence_barrier_init();
     }
     ctx.cluster_sync();
@@ -277,7 +282,7 @@ struct Sm90Block {
     std::uint32_t a[Tile::kCols / 16][4];
     if constexpr (!Tile::kRegisters) ctx.sync_warpgroup();  // all have read what the last evaluation left
     for (int chunk = 0; chunk < Tile::kChunks; ++chunk) {
-      first_layer<OneLevel>(net, weights, chunk * Tile::kCols + 2 * t, level0, level1, input, sum);
+      first_layer<OneLevel>(ctx, net, weights, chunk * Tile::kCols + 2 * t, level0, level1, input, sum);
       activate(ctx, sum);
       pack(ctx, sum, a);
       if constexpr (!Tile::kRegisters) store_activations(ctx, chunk, a);
@@ -285,7 +290,7 @@ struct Sm90Block {
     show_activations(ctx);
     for (int layer = 1; layer < net.layers - 1; ++layer) {
       for (int chunk = 0; chunk < Tile::kChunks; ++chunk) {
-        const float* const bias = weights.bias(net, layer) + chunk * Tile::kCols + 2 * t;
+        const float* const bias = ctx.opaque(weights.bias(net, layer) + chunk * Tile::kCols + 2 * t);
         TWEEDIE_UNROLL
         for (int j = 0; j < Tile::kCols / 8; ++j) {
           const FloatPair b = pair_at(bias + 8 * j);
@@ -309,35 +314,29 @@ struct Sm90Block {
   }
 
  private:
-  template <bool OneLevel, class Input>
-  TWEEDIE_KERNEL static void first_layer(const Mlp& net, const Sm90Weights<Width>& weights, int column, int level0, int level1,
-                                         Input input, float (&sum)[Tile::kCols / 2]) {
-    const auto add = [&](int i, const auto& before) {
+  template <bool OneLevel, class Ctx, class Input>
+  TWEEDIE_KERNEL static void first_layer(Ctx& ctx, const Mlp& net, const Sm90Weights<Width>& weights, int column, int level0,
+                                         int level1, Input input, float (&sum)[Tile::kCols / 2]) {
+    const float* const bias0 = ctx.opaque(weights.level(net, level0) + column);
+    const float* const bias1 = OneLevel ? bias0 : ctx.opaque(weights.level(net, level1) + column);
+    TWEEDIE_UNROLL
+    for (int j = 0; j < Tile::kCols / 8; ++j) {
+      const FloatPair b0 = pair_at(bias0 + 8 * j), b1 = OneLevel ? b0 : pair_at(bias1 + 8 * j);
+      sum[4 * j] = b0.x, sum[4 * j + 1] = b0.y, sum[4 * j + 2] = b1.x, sum[4 * j + 3] = b1.y;
+    }
+    TWEEDIE_NO_UNROLL  // registers
+        for (int i = 0; i < net.layer[0].in; ++i) {
       float x0, x1;
       input(i, x0, x1);
-      const float* const w = weights.first(net, i) + column;
+      const float* const w = ctx.opaque(weights.first(net, i) + column);
       TWEEDIE_UNROLL
       for (int j = 0; j < Tile::kCols / 8; ++j) {
         const FloatPair pair = pair_at(w + 8 * j);
-        FloatPair b0, b1;
-        before(j, b0, b1);
-        sum[4 * j] = math::fma(x0, pair.x, b0.x);
-        sum[4 * j + 1] = math::fma(x0, pair.y, b0.y);
-        sum[4 * j + 2] = math::fma(x1, pair.x, b1.x);
-        sum[4 * j + 3] = math::fma(x1, pair.y, b1.y);
+        sum[4 * j] = math::fma(x0, pair.x, sum[4 * j]);
+        sum[4 * j + 1] = math::fma(x0, pair.y, sum[4 * j + 1]);
+        sum[4 * j + 2] = math::fma(x1, pair.x, sum[4 * j + 2]);
+        sum[4 * j + 3] = math::fma(x1, pair.y, sum[4 * j + 3]);
       }
-    };
-    const float *const bias0 = weights.level(net, level0) + column, *const bias1 = weights.level(net, level1) + column;
-    add(0, [&](int j, FloatPair& b0, FloatPair& b1) {
-      b0 = pair_at(bias0 + 8 * j);
-      b1 = OneLevel ? b0 : pair_at(bias1 + 8 * j);
-    });
-    TWEEDIE_NO_UNROLL  // registers
-        for (int i = 1; i < net.layer[0].in; ++i) {
-      add(i, [&](int j, FloatPair& b0, FloatPair& b1) {
-        b0 = {sum[4 * j], sum[4 * j + 1]};
-        b1 = {sum[4 * j + 2], sum[4 * j + 3]};
-      });
     }
   }
 
@@ -346,7 +345,7 @@ struct Sm90Block {
                                         const float (&h)[Tile::kCols / 2], Store store) {
     TWEEDIE_NO_UNROLL
     for (int i = 0; i < net.layer[net.layers - 1].out; ++i) {
-      const float* const w = weights.last(net, i) + chunk * Tile::kCols + 2 * (ctx.lane() % 4);
+      const float* const w = ctx.opaque(weights.last(net, i) + chunk * Tile::kCols + 2 * (ctx.lane() % 4));
       float y0 = 0, y1 = 0;
       TWEEDIE_UNROLL
       for (int j = 0; j < Tile::kCols / 8; ++j) {

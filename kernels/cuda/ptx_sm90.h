@@ -148,6 +148,12 @@ struct DeviceThreadSm90 : DeviceThread {
           : "l"(a), "l"(b));
     }
   }
+  /// An address whose origin the compiler forgets: many loads from it then share one register pair instead of one each.
+  template <class T>
+  __device__ static const T* opaque(const T* p) {
+    asm volatile("" : "+l"(p));
+    return p;
+  }
   /// Registers that a product reads or writes while the compiler sees no use of them: no access moves across this.
   template <int N>
   __device__ static void pin(float (&d)[N]) {
