@@ -38,7 +38,7 @@ struct Sm90Tile {
   static constexpr bool kTurns = kStages > kPanels;  // one may be a whole layer ahead
   static constexpr int kActivationBytes = kRegisters ? 0 : kRows * Width * 2;
   static constexpr int kSharedBytes = kActivationBytes + kStages * kPanelBytes + 128;  // and the barriers
-  static_assert(8 * (2 * kStages + kConsumers) <= 128);
+  static_assert(8 * (2 * kStages + kConsumers + 2) <= 128);
 };
 
 /// Where pack_mlp_sm90 puts what: the panels, layers 1 .. L - 2, chunk by chunk, panel by panel, w / 2 in bf16, swizzled; then
@@ -46,8 +46,9 @@ struct Sm90Tile {
 template <int Width>
 struct Sm90Weights {
   TWEEDIE_MATH std::ptrdiff_t panel_bytes(const Mlp& net) { return std::ptrdiff_t{2} * Width * Width * (net.layers - 2); }
-  TWEEDIE_MATH std::ptrdiff_t bytes(const Mlp& net) {
-    return panel_bytes(net) + std::ptrdiff_t{4} * Width * (net.layer[0].in + net.layers - 2 + net.layer[net.layers - 1].out);
+  TWEEDIE_MATH std::ptrdiff_t bytes(const Mlp& net) { return panel_bytes(net) + std::ptrdiff_t{4} * Width * rows(net); }
+  TWEEDIE_MATH Index rows(const Mlp& net) {
+    return Index{net.layer[0].in} + net.layers - 2 + net.layer[net.layers - 1].out + net.levels;
   }
   const unsigned char* packed;
   TWEEDIE_KERNEL const float* row(const Mlp& net, int i) const {
@@ -57,6 +58,9 @@ struct Sm90Weights {
   TWEEDIE_KERNEL const float* bias(const Mlp& net, int layer) const { return row(net, net.layer[0].in + layer - 1); }  // b / 2
   TWEEDIE_KERNEL const float* last(const Mlp& net, int output) const {
     return row(net, net.layer[0].in + net.layers - 2 + output);
+  }
+  TWEEDIE_KERNEL const float* level(const Mlp& net, int level) const {  // b_0 / 2
+    return row(net, net.layer[0].in + net.layers - 2 + net.layer[net.layers - 1].out + level);
   }
 };
 
@@ -82,16 +86,19 @@ struct MlpPackSm90 {
     }
     const MlpLayer &inputs = net.layer[0], &outputs = net.layer[net.layers - 1];
     auto* const floats = reinterpret_cast<float*>(packed + Sm90Weights<Width>::panel_bytes(net));
-    for (Index i = first; i < Index{Width} * (inputs.in + hidden + outputs.out); i += stride) {
+    for (Index i = first; i < Width * Sm90Weights<Width>::rows(net); i += stride) {
       const int column = static_cast<int>(i % Width), row = static_cast<int>(i / Width);
+      const int output = row - inputs.in - hidden, level = output - outputs.out;
       float value = 0;
       if (row < inputs.in) {
         if (column < inputs.out) value = 0.5f * inputs.weight[Index{column} * inputs.in + row];
-      } else if (row < inputs.in + hidden) {
+      } else if (output < 0) {
         const MlpLayer& layer = net.layer[1 + row - inputs.in];
         if (column < layer.out) value = 0.5f * layer.bias[column];
-      } else if (column < outputs.in) {
-        value = outputs.weight[Index{row - inputs.in - hidden} * outputs.in + column];
+      } else if (level < 0) {
+        if (column < outputs.in) value = outputs.weight[Index{output} * outputs.in + column];
+      } else if (column < inputs.out) {
+        value = 0.5f * inputs.bias[Index{level} * inputs.out + column];
       }
       floats[i] = value;
     }
@@ -125,6 +132,9 @@ struct Sm90Block {
   TWEEDIE_KERNEL std::uint64_t* full(int slot) const { return reinterpret_cast<std::uint64_t*>(panel(Tile::kStages)) + slot; }
   TWEEDIE_KERNEL std::uint64_t* empty(int slot) const { return full(Tile::kStages + slot); }
   TWEEDIE_KERNEL std::uint64_t* turn(int consumer) const { return full(2 * Tile::kStages + consumer); }
+  /// For what the producer's other three warps prepare, and for the consumers' thanks.
+  TWEEDIE_KERNEL std::uint64_t* prepared() const { return turn(Tile::kConsumers); }
+  TWEEDIE_KERNEL std::uint64_t* taken() const { return prepared() + 1; }
 
   template <class Ctx>
   TWEEDIE_KERNEL void set_up(Ctx& ctx) {
@@ -136,6 +146,8 @@ struct Sm90Block {
         ctx.barrier_init(empty(i), 4 * Tile::kConsumers * Tile::kCluster);  // the warps of both blocks
       }
       for (int i = 0; i < Tile::kConsumers; ++i) ctx.barrier_init(turn(i), 4);
+      ctx.barrier_init(prepared(), 3);
+      ctx.barrier_init(taken(), 4 * Tile::kConsumers);
       ctx.fence_barrier_init();
     }
     ctx.cluster_sync();
@@ -259,17 +271,18 @@ struct Sm90Block {
     }
   }
 
-  /// The network for rows g and g + 8 of this warp's 16 (mlp_row): input(i, x0, x1) gives their column i; bias0, bias1 are their
-  /// levels' first biases; store(i, chunk == 0, y0, y1) takes h W^T of output i in kChunks parts, from one thread of a row.
-  template <class Ctx, class Input, class Store>
-  TWEEDIE_KERNEL void evaluate(Ctx& ctx, const Mlp& net, const Sm90Weights<Width>& weights, const float* bias0,
-                               const float* bias1, Input input, Store store) {
+  /// The network for rows g and g + 8 of this warp's 16 (mlp_row): input(i, x0, x1) gives their column i; level0 and level1 are
+  /// their levels, OneLevel: the same; store(i, chunk == 0, y0, y1) takes h W^T of output i in kChunks parts, from one thread of
+  /// a row.
+  template <bool OneLevel, class Ctx, class Input, class Store>
+  TWEEDIE_KERNEL void evaluate(Ctx& ctx, const Mlp& net, const Sm90Weights<Width>& weights, int level0, int level1, Input input,
+                               Store store) {
     const int t = ctx.lane() % 4;
     float sum[Tile::kCols / 2];
     std::uint32_t a[Tile::kCols / 16][4];
     if constexpr (!Tile::kRegisters) ctx.sync_warpgroup();  // all have read what the last evaluation left
     for (int chunk = 0; chunk < Tile::kChunks; ++chunk) {
-      first_layer(ctx, net, weights, chunk * Tile::kCols + 2 * t, bias0, bias1, input, sum);
+      first_layer<OneLevel>(ctx, net, weights, chunk * Tile::kCols + 2 * t, level0, level1, input, sum);
       activate(ctx, sum);
       pack(ctx, sum, a);
       if constexpr (!Tile::kRegisters) store_activations(ctx, chunk, a);
@@ -277,7 +290,7 @@ struct Sm90Block {
     show_activations(ctx);
     for (int layer = 1; layer < net.layers - 1; ++layer) {
       for (int chunk = 0; chunk < Tile::kChunks; ++chunk) {
-        const float* const bias = weights.bias(net, layer) + chunk * Tile::kCols + 2 * t;
+        const float* const bias = ctx.opaque(weights.bias(net, layer) + chunk * Tile::kCols + 2 * t);
         TWEEDIE_UNROLL
         for (int j = 0; j < Tile::kCols / 8; ++j) {
           const FloatPair b = pair_at(bias + 8 * j);
@@ -301,24 +314,21 @@ struct Sm90Block {
   }
 
  private:
-  template <class Ctx, class Input>
-  TWEEDIE_KERNEL static void first_layer(Ctx&, const Mlp& net, const Sm90Weights<Width>& weights, int column, const float* bias0,
-                                         const float* bias1, Input input, float (&sum)[Tile::kCols / 2]) {
-    const int out = net.layer[0].out;
+  template <bool OneLevel, class Ctx, class Input>
+  TWEEDIE_KERNEL static void first_layer(Ctx& ctx, const Mlp& net, const Sm90Weights<Width>& weights, int column, int level0,
+                                         int level1, Input input, float (&sum)[Tile::kCols / 2]) {
+    const float* const bias0 = ctx.opaque(weights.level(net, level0) + column);
+    const float* const bias1 = OneLevel ? bias0 : ctx.opaque(weights.level(net, level1) + column);
     TWEEDIE_UNROLL
     for (int j = 0; j < Tile::kCols / 8; ++j) {
-      TWEEDIE_UNROLL
-      for (int e = 0; e < 2; ++e) {
-        const int at = column + 8 * j + e;
-        sum[4 * j + e] = at < out ? 0.5f * bias0[at] : 0.0f;
-        sum[4 * j + 2 + e] = bias1 == bias0 ? sum[4 * j + e] : at < out ? 0.5f * bias1[at] : 0.0f;
-      }
+      const FloatPair b0 = pair_at(bias0 + 8 * j), b1 = OneLevel ? b0 : pair_at(bias1 + 8 * j);
+      sum[4 * j] = b0.x, sum[4 * j + 1] = b0.y, sum[4 * j + 2] = b1.x, sum[4 * j + 3] = b1.y;
     }
     TWEEDIE_NO_UNROLL  // registers
         for (int i = 0; i < net.layer[0].in; ++i) {
       float x0, x1;
       input(i, x0, x1);
-      const float* const w = weights.first(net, i) + column;
+      const float* const w = ctx.opaque(weights.first(net, i) + column);
       TWEEDIE_UNROLL
       for (int j = 0; j < Tile::kCols / 8; ++j) {
         const FloatPair pair = pair_at(w + 8 * j);
@@ -335,7 +345,7 @@ struct Sm90Block {
                                         const float (&h)[Tile::kCols / 2], Store store) {
     TWEEDIE_NO_UNROLL
     for (int i = 0; i < net.layer[net.layers - 1].out; ++i) {
-      const float* const w = weights.last(net, i) + chunk * Tile::kCols + 2 * (ctx.lane() % 4);
+      const float* const w = ctx.opaque(weights.last(net, i) + chunk * Tile::kCols + 2 * (ctx.lane() % 4));
       float y0 = 0, y1 = 0;
       TWEEDIE_UNROLL
       for (int j = 0; j < Tile::kCols / 8; ++j) {
@@ -388,10 +398,8 @@ struct MlpForwardSm90 : MlpForwardInput {
   TWEEDIE_KERNEL void forward(Ctx& ctx, Sm90Block<Width>& block, Index row) const {
     const int dim = net.layer[0].in, outputs = net.layer[net.layers - 1].out;
     const float* const last_bias = net.layer[net.layers - 1].bias;
-    const float* const bias = net.layer[0].bias;
-    block.evaluate(
-        ctx, net, Sm90Weights<Width>{packed}, bias + Index{level_of(row)} * net.layer[0].out,
-        bias + Index{level_of(row + 8)} * net.layer[0].out,
+    block.template evaluate<false>(
+        ctx, net, Sm90Weights<Width>{packed}, level_of(row), level_of(row + 8),
         [&](int i, float& x0, float& x1) {
           x0 = row < batch ? x[row * dim + i] : 0.0f;
           x1 = row + 8 < batch ? x[(row + 8) * dim + i] : 0.0f;
@@ -468,8 +476,8 @@ inline Index mlp_sm90_packed_bytes(const Mlp& net) {
   return bytes;
 }
 
-/// `packed`: mlp_sm90_packed_bytes(net) bytes of the device at a multiple of 16; to be packed again when a weight changes or a
-/// bias but the first.
+/// `packed`: mlp_sm90_packed_bytes(net) bytes of the device at a multiple of 16; to be packed again when a weight or a
+/// bias changes.
 template <class Launch>
 void pack_mlp_sm90(Launch&& launch, const Mlp& net, unsigned char* packed) {
   mlp_sm90_packed_bytes(net);

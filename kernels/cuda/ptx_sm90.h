@@ -87,10 +87,12 @@ struct DeviceThreadSm90 : DeviceThread {
   __device__ void barrier_arrive(std::uint64_t* barrier) const {
     TWEEDIE_SM90("mbarrier.arrive.release.cta.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
   }
+  /// At the peer too without a fence of the whole device (release at cluster scope is one): what it tells is that products have
+  /// read a panel, and they have when their wait is over.
   __device__ void barrier_arrive(std::uint64_t* barrier, int rank) const {
     TWEEDIE_SM90(
         "{\n .reg .b32 there;\n mapa.shared::cluster.u32 there, %0, %1;\n"
-        " mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n}" ::"r"(shared_address(barrier)),
+        " mbarrier.arrive.shared::cluster.b64 _, [there];\n}" ::"r"(shared_address(barrier)),
         "r"(rank)
         : "memory");
   }
@@ -145,6 +147,12 @@ struct DeviceThreadSm90 : DeviceThread {
           : TWEEDIE_F32(0), TWEEDIE_F32(32), TWEEDIE_F32(64), TWEEDIE_F32(96)
           : "l"(a), "l"(b));
     }
+  }
+  /// An address whose origin the compiler forgets: many loads from it then share one register pair instead of one each.
+  template <class T>
+  __device__ static const T* opaque(const T* p) {
+    asm volatile("" : "+l"(p));
+    return p;
   }
   /// Registers that a product reads or writes while the compiler sees no use of them: no access moves across this.
   template <int N>

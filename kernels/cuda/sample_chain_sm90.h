@@ -7,8 +7,8 @@
 // take their term of f by one fma more. z of row i is the draw (purpose, step.draw, first_row + i) of the stream `key`: the
 // host's bits. A row has the bits of the same steps taken by mlp_forward_sm90 and normals one after the other,
 // whatever the cut into batches. A row that has diverged goes on, and disturbs no other. A warp owns its 16 rows from the first
-// step to the last, so that warps meet at the ring and the turns alone. Predicted times: docs/kernel_ladder.md.
-// SPDX-License-Identifier: MIT
+// step to the last, so that warps meet at the ring and the turns alone; the producer's other three warps draw the next step's
+// normals. Predicted times: docs/kernel_ladder.md. SPDX-License-Identifier: MIT
 #pragma once
 
 #include "tweedie/core/normals.h"
@@ -25,7 +25,7 @@ struct SampleChainSm90 : ChainInput {
   static constexpr int kCluster = Tile::kCluster, kThreads = Tile::kThreads;
   const unsigned char* packed;
 
-  static Index shared_bytes(int dim) { return Tile::kSharedBytes + Index{4} * Tile::kRows * (3 * dim + 1); }
+  static Index shared_bytes(int dim) { return Tile::kSharedBytes + Index{4} * Tile::kRows * (4 * dim + 1); }
 
   /// Of the block's rows; a warp touches its own.
   struct Particles {
@@ -34,7 +34,8 @@ struct SampleChainSm90 : ChainInput {
     TWEEDIE_KERNEL float& x(int row, int i) const { return first[row * dim + i]; }
     TWEEDIE_KERNEL float& m(int row, int i) const { return first[(Tile::kRows + row) * dim + i]; }
     TWEEDIE_KERNEL float& input(int row, int i) const { return first[(2 * Tile::kRows + row) * dim + i]; }
-    TWEEDIE_KERNEL int& diverged(int row) const { return reinterpret_cast<int*>(first + 3 * Tile::kRows * dim)[row]; }
+    TWEEDIE_KERNEL float& z(int row, int i) const { return first[(3 * Tile::kRows + row) * dim + i]; }
+    TWEEDIE_KERNEL int& diverged(int row) const { return reinterpret_cast<int*>(first + 4 * Tile::kRows * dim)[row]; }
   };
 
   template <class Ctx>
@@ -42,10 +43,11 @@ struct SampleChainSm90 : ChainInput {
     Sm90Block<Width> block;
     block.set_up(ctx);
     if (ctx.thread() >= 128 * Tile::kConsumers) {
-      ctx.template decrease_registers<40>();
+      ctx.template decrease_registers<48>();
       if (ctx.thread() == 128 * Tile::kConsumers) block.produce(ctx, net, packed, steps);
+      if (ctx.thread() >= 128 * Tile::kConsumers + 32) draw(ctx, block);
     } else {
-      ctx.template increase_registers<232>();
+      ctx.template increase_registers<224>();
       run(ctx, block);
     }
     block.tear_down(ctx);
@@ -62,10 +64,43 @@ struct SampleChainSm90 : ChainInput {
     if (!(value <= bound && value >= -bound) && p.diverged(row) == steps) p.diverged(row) = at;  // several threads, one value
   }
 
+  TWEEDIE_KERNEL Particles particles(const Sm90Block<Width>& block) const {
+    return {reinterpret_cast<float*>(block.memory + Tile::kSharedBytes), net.layer[0].in};
+  }
+
+  /// The normals of each step that takes any, by the producer's other three warps, as soon as the last ones have been taken.
+  template <class Ctx>
+  TWEEDIE_KERNEL void draw(Ctx& ctx, const Sm90Block<Width>& block) const {
+    const Particles p = particles(block);
+    const int quads = (p.dim + 3) / 4;
+    unsigned parity = 1;
+    for (int s = 0; s < steps; ++s) {
+      if (step[s].x_z == 0) continue;
+      ctx.barrier_wait(block.taken(), parity);
+      parity ^= 1U;
+      for (int i = ctx.thread() - 128 * Tile::kConsumers - 32; i < Tile::kRows * quads; i += 96) {
+        const int row = i / quads, first = i % quads * 4;
+        const std::uint64_t at =
+            first_row + static_cast<std::uint64_t>(ctx.block()) * Tile::kRows + static_cast<std::uint64_t>(row);
+        const PhiloxWords w =
+            philox4x32(philox_counter(purpose, step[s].draw, at, static_cast<std::uint32_t>(first / 4), 0), key);
+        float z[4];
+        tweedie::detail::normal_pair(w.v[0], w.v[1], z[0], z[1]);
+        tweedie::detail::normal_pair(w.v[2], w.v[3], z[2], z[3]);
+        TWEEDIE_UNROLL
+        for (int e = 0; e < 4; ++e) {
+          if (first + e < p.dim) p.z(row, first + e) = z[e];
+        }
+      }
+      ctx.sync_warp();
+      if (ctx.lane() == 0) ctx.barrier_arrive(block.prepared());
+    }
+  }
+
   template <class Ctx>
   TWEEDIE_KERNEL void run(Ctx& ctx, Sm90Block<Width>& block) const {
     const int dim = net.layer[0].in;
-    const Particles p{reinterpret_cast<float*>(block.memory + Tile::kSharedBytes), dim};
+    const Particles p = particles(block);
     const Index first_of_block = Index{ctx.block()} * Tile::kRows;
     over_rows(ctx, [&](int row, int first) {
       for (int i = first; i < first + 4 && i < dim; ++i) {
@@ -76,9 +111,16 @@ struct SampleChainSm90 : ChainInput {
       if (first == 0) p.diverged(row) = steps;
     });
     ctx.sync_warp();
+    unsigned parity = 0;
     for (int s = 0; s < steps; ++s) {
+      const bool noisy = step[s].x_z != 0;
+      if (noisy) ctx.barrier_wait(block.prepared(), parity);
       prepare(ctx, p, s);
       ctx.sync_warp();
+      if (noisy) {
+        if (ctx.lane() == 0) ctx.barrier_arrive(block.taken());
+        parity ^= 1U;
+      }
       advance(ctx, block, p, step[s]);
       ctx.sync_warp();
     }
@@ -102,14 +144,6 @@ struct SampleChainSm90 : ChainInput {
     const ChainStep& now = step[s];
     const int dim = net.layer[0].in;
     over_rows(ctx, [&](int row, int first) {
-      float z[4] = {};
-      if (now.x_z != 0) {
-        const std::uint64_t at =
-            first_row + static_cast<std::uint64_t>(ctx.block()) * Tile::kRows + static_cast<std::uint64_t>(row);
-        const PhiloxWords w = philox4x32(philox_counter(purpose, now.draw, at, static_cast<std::uint32_t>(first / 4), 0), key);
-        tweedie::detail::normal_pair(w.v[0], w.v[1], z[0], z[1]);
-        tweedie::detail::normal_pair(w.v[2], w.v[3], z[2], z[3]);
-      }
       TWEEDIE_UNROLL
       for (int e = 0; e < 4; ++e) {
         if (first + e >= dim) continue;
@@ -117,7 +151,8 @@ struct SampleChainSm90 : ChainInput {
         float& m_at = p.m(row, first + e);
         if (s > 0) note(p, row, x_at, s - 1);
         p.input(row, first + e) = now.input_scale * x_at;
-        const float next = math::fma(now.x_z, z[e], math::fma(now.x_m, m_at, now.x_x * x_at));
+        const float z = now.x_z != 0 ? p.z(row, first + e) : 0.0f;
+        const float next = math::fma(now.x_z, z, math::fma(now.x_m, m_at, now.x_x * x_at));
         m_at = math::fma(now.m_m, m_at, now.m_x * x_at);
         x_at = next;
       }
@@ -127,10 +162,9 @@ struct SampleChainSm90 : ChainInput {
   template <class Ctx>
   TWEEDIE_KERNEL void advance(Ctx& ctx, Sm90Block<Width>& block, const Particles& p, const ChainStep& now) const {
     const int row = sm90_row(ctx);
-    const float* const bias = net.layer[0].bias + Index{now.level} * net.layer[0].out;
     const float* const last_bias = net.layer[net.layers - 1].bias;
-    block.evaluate(
-        ctx, net, Sm90Weights<Width>{packed}, bias, bias,
+    block.template evaluate<true>(
+        ctx, net, Sm90Weights<Width>{packed}, now.level, now.level,
         [&](int i, float& x0, float& x1) { x0 = p.input(row, i), x1 = p.input(row + 8, i); },
         [&](int i, bool first, float y0, float y1) {
           take(p, now, row, i, first, first ? y0 + last_bias[i] : y0);
@@ -154,7 +188,7 @@ struct SampleChainSm90 : ChainInput {
 // ---- launcher ----
 
 /// Whether the kernel takes the chain's network: as mlp_forward_sm90_serves, and the particles fit beside the ring (width 256: D
-/// to 16; 384: 7; 512: 1).
+/// to 16; 384: 5; 512: 1).
 inline bool sample_chain_sm90_serves(const Mlp& net) {
   if (!mlp_forward_sm90_serves(net)) return false;
   Index bytes = 0;
