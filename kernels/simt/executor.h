@@ -282,8 +282,8 @@ class Block {
     }
   }
 
-  /// Lets every thread that may run run until it waits or ends: warp by warp, each as far ahead of the others as the block's barriers
-  /// allow, or, where the order mixes the warps, all at one pace. A missing barrier shows in the one or in the other.
+  /// Lets every thread that may run run until it waits or ends: warp by warp, each as far ahead of the others as the block's
+  /// barriers allow, or, where the order mixes the warps, all at one pace. A missing barrier shows in the one or in the other.
   void pass(const std::vector<int>& order) {
     for (std::size_t begin = 0, end = 0; begin < order.size() && !error_; begin = end) {
       const int warp = order[begin] / 32;

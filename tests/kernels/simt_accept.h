@@ -149,6 +149,13 @@ double accept_dsm_loss(Launch launch, Index batch, Index dim, bool weighted, dou
 inline constexpr Accuracy kFp32{0, 1}, kTf32{0x1p-10 + 0x1p-22, .125}, kTf32x3{0x3.01p-22, .375}, kBf16x3{0x3.04p-16, .375},
     kBf16{0x1p-7 + 0x1p-16, .125, .5, 0x1p-120, 0x1.01p-12};
 
+inline Accuracy accuracy_in(Precision precision) {
+  return precision == Precision::tf32   ? kTf32
+         : precision == Precision::fp32 ? kTf32x3
+         : precision == Precision::bf16 ? kBf16
+                                        : kBf16x3;
+}
+
 /// run(launch, input) within mlp_testing.h's bounds: 0, or how far beyond them. by_row: a level for each row, weights at odd
 /// addresses.
 template <class Launch, class Run>

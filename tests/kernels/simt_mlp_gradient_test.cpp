@@ -1,56 +1,21 @@
 // simt_mlp_gradient_test.cpp - the device's loss and gradient on the CPU, in three thread orders, against the reference in
 // double. SPDX-License-Identifier: MIT
-#include "mlp_gradient_testing.h"
-#include "simt_testing.h"
-#include "tweedie/kernels/cuda/mlp_gradient_naive.h"
+#include "simt_gradient_testing.h"
 
 using namespace tweedie;
 using namespace tweedie::kernels;
 using namespace tweedie::kernels::testing;
 using simt::Order;
+using namespace device_gradient;
 
 namespace {
 
-// silu' = s + y (1 - s): s by ex2 and rcp, within 6 u and x^2 s (1 - s) <= .44 u of its argument's rounding; y three more.
-constexpr GradientPrecision kFp32{0, 1, .5, 20}, kTf32{0x1p-10 + 0x1p-22, .125, .5, 20}, kTf32x3{0x3.01p-22, .375, .5, 20},
-    kBf16{0x1p-7 + 0x1p-15, .125, .5, 20};
-
-/// losses (B), then every layer's dW and db; rows of dW with a gap of one number that stays as it was.
 template <class Gradient>
 std::vector<float> run(const Problem& p, Order order, Gradient gradient, Index floats) {
-  const Mlp& net = p.t.net;
-  std::vector<float> losses(static_cast<std::size_t>(p.batch), kNaN<float>);
-  std::vector<std::vector<float>> dw, db;
-  MlpGradient to;
-  for (int i = 0; i < net.layers; ++i) {
-    const MlpLayer& layer = net.layer[i];
-    dw.emplace_back(static_cast<std::size_t>(layer.out * (layer.in + 1)), 5.f);
-    db.emplace_back(static_cast<std::size_t>(layer.out * (i == 0 ? net.levels : 1)), kNaN<float>);
-    to.weight[i] = dw.back().data(), to.stride[i] = layer.in + 1, to.bias[i] = db.back().data();
-  }
-  std::vector<double> level_losses(static_cast<std::size_t>(2 * net.levels), kNaN<double>);
-  std::vector<float> workspace(static_cast<std::size_t>(floats) + 4, kNaN<float>);
-  float* aligned = workspace.data();
-  while (reinterpret_cast<std::uintptr_t>(aligned) % 16 != 0) ++aligned;
-  gradient(host(order), cuda::MlpGradientInput{net, p.rows(false), losses.data(), to, level_losses.data(), aligned});
-  for (int l = 0; l < net.levels; ++l) {
-    double sum = 0, count = 0;
-    for (std::size_t b = 0; b < losses.size(); ++b) {
-      if (p.level[b] == l) sum += static_cast<double>(losses[b]), ++count;
-    }
-    CHECK(std::fabs(level_losses[static_cast<std::size_t>(2 * l)] - sum) <= 0x1p-40 * sum);
-    CHECK(level_losses[static_cast<std::size_t>(2 * l + 1)] == count);
-  }
-  std::vector<float> all = losses;
-  for (std::size_t i = 0; i < dw.size(); ++i) {
-    const auto in = static_cast<std::size_t>(net.layer[i].in);
-    for (std::size_t n = 0; n < dw[i].size(); n += in + 1) {
-      all.insert(all.end(), dw[i].begin() + static_cast<Index>(n), dw[i].begin() + static_cast<Index>(n + in));
-      CHECK(dw[i][n + in] == 5.f);
-    }
-    all.insert(all.end(), db[i].begin(), db[i].end());
-  }
-  return all;
+  bool right = true;
+  const std::vector<float> found = gradient_of(p, host(order), gradient, floats, right);
+  CHECK(right);
+  return found;
 }
 
 template <class Gradient>
