@@ -200,6 +200,10 @@ class Faulty {
   void fence_barrier_init(TWEEDIE_HERE) {
     if (!missing_fence(file, line)) in_.fence_barrier_init();
   }
+  template <class T>
+  static const T* opaque(const T* p) {
+    return p;
+  }
   void fence_async_proxy(TWEEDIE_HERE) {
     if (!missing_fence(file, line)) in_.fence_async_proxy();
   }
