@@ -242,7 +242,13 @@ TEST_CASE("a device run refuses what it cannot mean") {
   CHECK_THROWS_AS(attempt([](auto& s) { s.batch = 0; }), UsageError);
   CHECK_THROWS_AS(attempt([](auto& s) { s.held_out = 20; }), UsageError);
   CHECK_THROWS_AS(attempt([](auto& s) { s.hidden = 2000; }), UsageError);
-  CHECK(runtime.live() == 0);
+  for (runtime.allocations_left = 0; runtime.allocations_left < 19; ++runtime.allocations_left) {  // 19 are made
+    const int left = runtime.allocations_left;
+    CHECK_THROWS_AS(attempt([](auto&) {}), ResourceError);
+    CHECK(runtime.live() == 0);
+    runtime.allocations_left = left;
+  }
+  runtime.allocations_left = -1;
   Small net(2, 8, 2, 2, 20, 0, 8);
   cuda::DeviceTraining<SimtRuntime> run(runtime, net.s, kernels::Precision::fp32);
   CHECK_THROWS_AS(run.run(rates(1).data(), 1), UsageError);
