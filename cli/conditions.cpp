@@ -111,8 +111,8 @@ std::unique_ptr<ScoreModel> conditioned(const ModelFile& model, std::optional<st
   const OwnedCondition condition = !label               ? OwnedCondition(covariates)
                                    : covariates.empty() ? OwnedCondition(*label)
                                                         : OwnedCondition(*label, covariates);
-  if (guidance == 1) return std::make_unique<Conditioned>(*model.network, condition);
-  return std::make_unique<Guided>(*model.network, guidance, condition);
+  if (guidance == 1) return std::make_unique<Conditioned>(model.score(), condition);
+  return std::make_unique<Guided>(model.score(), guidance, condition);
 }
 
 std::unique_ptr<ScoreModel> one_condition(const ModelFile& model, const ConditionArguments& a, std::string_view what) {
@@ -187,7 +187,7 @@ ModelRows load_rows(const ModelFile& model, const std::string& path, const Table
 std::vector<RowGroup> group_rows(const ModelFile& model, const ModelRows& rows, double guidance) {
   std::vector<RowGroup> groups;
   if (model.conditions.empty()) {
-    groups.emplace_back().model = model.network.get();
+    groups.emplace_back().model = &model.score();
     for (Index r = 0; r < rows.x.rows(); ++r) groups[0].rows.push_back(r);
     return groups;
   }

@@ -170,7 +170,8 @@ int run_eval(const EvalArguments& a) {
   std::vector<std::string> metrics = chosen_metrics(a.metrics);
   begin(a.common, join("evaluating ", a.model));
   const auto start = std::chrono::steady_clock::now();
-  const ModelFile model = load_model(a.model, a.raw_weights);
+  ModelFile model = load_model(a.model, a.raw_weights);
+  place(model, a.common);
   Evaluation e = Evaluator(a, model, std::move(metrics)).run();
   e.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   print(a.common.json ? eval_json(a, model, e) : eval_text(a, model, e));
@@ -227,6 +228,7 @@ Command eval_command(CLI::App& program) {
   add_eval_conditions(*app, a->condition, samples);
   add_sampling_options(*app, a->sampling);
   add_table_options(*app, a->table);
+  a->common.devices = true;
   add_common(*app, a->common);
   app->footer(
       "A model trained with --class or --target is measured in its own columns, each row under its condition from the tables. "

@@ -141,7 +141,8 @@ void write(const Arguments& a, const ModelFile& model, const ModelRows& rows, Co
   writer->close();
 }
 
-int run_impute(const Arguments& a) {
+int run_impute(Arguments& a) {
+  a.common.devices = a.method == "repaint";  // the others need derivatives that devices do not have
   const Common& common = a.common;
   a.check_given();
   check_output_name(a.output);
@@ -149,7 +150,8 @@ int run_impute(const Arguments& a) {
   catch_signals("\ninterrupted: nothing is written\n");
   begin(common, join("imputing ", a.data));
   const auto start = std::chrono::steady_clock::now();
-  const ModelFile model = load_model(a.model, a.raw_weights);
+  ModelFile model = load_model(a.model, a.raw_weights);
+  place(model, common);
   check_holds_classes(model, a.output);
   TableArguments arguments = a.table;
   arguments.missing = "keep";

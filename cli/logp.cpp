@@ -66,7 +66,8 @@ int run_logp(const Arguments& a) {
   catch_signals("\ninterrupted: nothing is written\n");
   begin(common, join("log-density of ", a.data));
   const auto start = std::chrono::steady_clock::now();
-  const ModelFile model = load_model(a.model, a.raw_weights);
+  ModelFile model = load_model(a.model, a.raw_weights);
+  place(model, common);
   warn_of_whole_numbers(common.console, model.code, model.network->sigma_min());
   const ModelRows rows = load_rows(model, a.data, a.table, common.console);
   const Matrix& x = rows.x;
@@ -123,6 +124,7 @@ Command logp_command(CLI::App& program) {
   app->add_option("--atol", a->atol, "Absolute tolerance")->check(CLI::PositiveNumber);
   app->add_flag("--raw-weights", a->raw_weights, "The last weights as they are, not the averaged or best ones");
   add_table_options(*app, a->table);
+  a->common.devices = true;
   add_common(*app, a->common);
   app->footer(
       "The density is that of the data noised to the model's smallest sigma; the flow ends in N(0, sigma_max^2), so train with "

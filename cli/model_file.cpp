@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
 #include "tweedie/cli/model_file.h"
 
+#include "tweedie/cli/sampling.h"
 #include "tweedie/cli/tables.h"
 #include "tweedie/models/datasets.h"
+#include "tweedie/models/device_score.h"
 
 namespace tweedie::cli {
 
@@ -19,6 +21,7 @@ ModelFile load_model(const std::string& path, bool raw_weights) {
                   .levels = nullptr,
                   .code = {},
                   .conditions = {},
+                  .on_device = nullptr,
                   .weights = {}};
   try {
     model.network = make_network(model.checkpoint, raw_weights ? Weights::raw : Weights::ema_if_stored);
@@ -39,6 +42,21 @@ ModelFile load_model(const std::string& path, bool raw_weights) {
   }
   model.weights = raw_weights ? "raw" : file.has_prefix("best.") ? "best" : file.has_prefix("ema.") ? "averaged" : "raw";
   return model;
+}
+
+void place(ModelFile& model, const Common& common) {
+  const std::string device = find_device(common);
+  std::string why;
+  if (device != "cpu") {
+    try {
+      model.on_device = on_device(*model.network, device, kernels::precision_named(common.precision));
+    } catch (const UsageError& error) {
+      if (common.device != "auto") throw;
+      why = error.what();
+    }
+  }
+  if (!model.on_device) use_precision(common, *model.network);
+  note_device(common, model.on_device ? device : "cpu", why);
 }
 
 namespace {

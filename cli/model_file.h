@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "tweedie/cli/program.h"
 #include "tweedie/models/checkpoint.h"
 #include "tweedie/models/condition_code.h"
 #include "tweedie/models/gaussian_mixture.h"
@@ -18,12 +19,19 @@ struct ModelFile {
   std::string path;
   Checkpoint checkpoint;
   std::unique_ptr<Network> network;
-  std::unique_ptr<NoiseLevels> levels;  // the network's own, or 30 geometric ones over its range
-  TableCode code;                       // of the columns that are modelled
-  ConditionCode conditions;             // of those that they are conditioned on
-  std::string weights;                  // which the network has: "best", "averaged", "raw" or "averaged (sigma_rel .13)"
+  std::unique_ptr<NoiseLevels> levels;              // the network's own, or 30 geometric ones over its range
+  TableCode code;                                   // of the columns that are modelled
+  ConditionCode conditions;                         // of those that they are conditioned on
+  std::unique_ptr<ScoreModel> on_device = nullptr;  // the network's copy there, where place() put one
+  std::string weights;  // which the network has: "best", "averaged", "raw" or "averaged (sigma_rel .13)"
+
+  /// What samplers and likelihoods evaluate.
+  const ScoreModel& score() const { return on_device ? *on_device : *network; }
 };
 
+/// Puts the network on the device of --device, in --precision, and says where it is. With `auto` a network that devices do not
+/// compute stays on the CPU. Throws UsageError for such a network and a device asked for by name, ResourceError as on_device().
+void place(ModelFile& model, const Common& common);
 /// Best weights if the file has them, else averaged, else raw; or raw when asked for. Errors name the file.
 ModelFile load_model(const std::string& path, bool raw_weights = false);
 

@@ -9,6 +9,7 @@
 #include <new>
 
 #include "tweedie/core/parallel.h"
+#include "tweedie/kernels/cuda/device.h"
 #include "tweedie/version.h"
 
 namespace tweedie::cli {
@@ -172,24 +173,47 @@ void add_common(CLI::App& app, Common& common) {
   app.add_option("--threads", common.threads, "Threads; 0 is one per core. Results do not depend on it")
       ->check(CLI::Range(0, 4096))
       ->group(group);
-  app.add_option("--device", common.device, "Where to compute: auto | cpu (this build has no GPU code)")->group(group);
+  app.add_option("--device", common.device,
+                 "Where to compute: auto | cpu | cuda | cuda:N; auto takes the first CUDA device where there is one")
+      ->group(group);
   choose_from(app.add_option("--precision", common.precision,
                              "Sampling from a perceptron (--net ncsn, mlp): its products in fp32 | bf16 (faster where the "
-                             "processor multiplies bf16: AVX512-BF16, AMX) | bf16x3 (near fp32; faster with AMX)")
+                             "processor multiplies bf16: AVX512-BF16, AMX) | bf16x3 (near fp32; faster with AMX) | tf32 (CUDA "
+                             "devices alone; training there too)")
                   ->group(group),
-              "precision", {"fp32", "bf16x3", "bf16"});
+              "precision", {"fp32", "tf32", "bf16x3", "bf16"});
   app.add_flag("--json", common.json, "The result as one JSON object on standard output")->group(group);
   app.add_flag("-q,--quiet", common.console.quiet, "No messages and no progress bar")->group(group);
 }
 
 void begin(const Common& common, std::string_view what, bool samples) {
-  const std::string_view device = common.device;
-  check<ResourceError>(device.substr(0, 4) != "cuda", "--device ", device, ": this build has no GPU code; use --device cpu");
-  check(device == "auto" || device == "cpu", unknown("device", device, {"auto", "cpu"}));
+  find_device(common);
   check(samples || common.precision == "fp32", "--precision ", common.precision,
-        " is for tweedie sample and tweedie demo; this command computes in fp32 and fp64: leave --precision out");
+        " is for tweedie sample, demo and train; this command computes in fp32 and fp64: leave --precision out");
   common.console.note(join(what, "  (seed ", common.seed, ")"));
   set_threads(common.threads);
+}
+
+std::string find_device(const Common& common) {
+  const std::string_view device = common.device;
+  if (device == "cpu") return "cpu";
+  if (device == "auto") return common.devices && kernels::cuda::device_count() > 0 ? "cuda:0" : "cpu";
+  int index = 0;
+  if (device != "cuda") {
+    const std::string_view digits = device.substr(0, 5) == "cuda:" ? device.substr(5) : std::string_view();
+    const char* const end = digits.data() + digits.size();
+    const auto [stop, error] = std::from_chars(digits.data(), end, index);
+    check(!digits.empty() && error == std::errc() && stop == end && index >= 0,
+          unknown("device", device, {"auto", "cpu", "cuda", "cuda:N"}));
+  }
+  kernels::cuda::open_device(index);  // says what is wrong before any work is done
+  check(common.devices, "--device ", device, ": this is computed on the CPU; leave the option out");
+  return join("cuda:", index);
+}
+
+void note_device(const Common& common, std::string_view device, std::string_view why) {
+  const bool none = common.device == "auto" && device == "cpu" && why.empty();
+  common.console.note(join("device: ", device, none ? " (no CUDA device)" : "", why.empty() ? "" : join(" (", why, ")")));
 }
 
 std::string closest(std::string_view name, const std::vector<std::string>& names) {

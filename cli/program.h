@@ -30,6 +30,7 @@ struct Common {
   std::uint64_t seed = 42;
   int threads = 0;
   std::string device = "auto";
+  bool devices = false;  // whether the command computes on CUDA devices too
   std::string precision = "fp32";
   bool json = false;
 
@@ -61,6 +62,12 @@ void add_common(CLI::App& app, Common& common);
 /// Applies --threads, refuses devices that are not there and, unless the command `samples` from a network by use_precision(),
 /// every precision but fp32; prints "seed ...".
 void begin(const Common& common, std::string_view what, bool samples = false);
+/// "cpu" or "cuda:N" for --device auto | cpu | cuda | cuda:N; auto is the first CUDA device, where there is one and the command
+/// takes devices. Throws ResourceError for a device that is not there, UsageError for another word and for a CUDA device in a
+/// command that takes none.
+std::string find_device(const Common& common);
+/// "device: cuda:0", with the reason for the CPU where `auto` chose it.
+void note_device(const Common& common, std::string_view device, std::string_view why = "");
 
 /// The name closest to `name`, or nothing when none is close (Levenshtein's distance <= 1 + a third of the length).
 std::string closest(std::string_view name, const std::vector<std::string>& names);

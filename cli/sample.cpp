@@ -70,8 +70,8 @@ int run_sample(const Arguments& a) {
   catch_signals("\ninterrupted: nothing is written\n");
   begin(common, join("sampling ", a.n, a.n == 1 ? " row from " : " rows from ", a.model), true);
   const auto start = std::chrono::steady_clock::now();
-  const ModelFile model = load_model(a.model, a.raw_weights);
-  use_precision(common, *model.network);
+  ModelFile model = load_model(a.model, a.raw_weights);
+  place(model, common);
   const bool conditional = !model.conditions.empty();
   check_holds_classes(model, a.output);
   const std::vector<double> given = asked_condition(model, a.condition).values;
@@ -129,6 +129,7 @@ Command sample_command(CLI::App& program) {
       app->add_option("--save-every", a->save_every, "Steps between its states")->check(CLI::Range(Index{1}, Index{1} << 40)),
       app->add_option("--trajectory-rows", a->trajectory_rows, "Rows in it")->check(CLI::Range(Index{1}, kBlockRows))};
   for (CLI::Option* option : a->trajectory_options) option->group(group);
+  a->common.devices = true;
   add_common(*app, a->common);
   app->footer(
       "The first k rows are the same for every n >= k.\n"

@@ -483,7 +483,7 @@ Drawn draw(const ModelFile& model, const ConditionArguments& condition, Index n,
   };
   std::vector<std::int32_t> fixed;
   if (model.conditions.empty()) {
-    plan.models.push_back(model.network.get());
+    plan.models.push_back(&model.score());
   } else if (asked.label || model.conditions.num_classes() == 0) {
     add(asked.label);
     if (asked.label) fixed.assign(static_cast<std::size_t>(std::min(n, kBlockRows)), *asked.label);

@@ -196,7 +196,7 @@ void report(const Arguments& a, const Trainer& trainer, const TrainingStep& last
 int run_train(Arguments a) {
   const Common& common = a.common;
   catch_signals("\ninterrupted: saving the checkpoint (again to quit at once)\n");
-  begin(common, join("training on ", a.data));
+  begin(common, join("training on ", a.data), true);
   check_writable(a.output);
   const Source source = open_source(a);
   settle(a.network, source.rows, source.fresh() || a.scaling == "none");
@@ -220,6 +220,9 @@ int run_train(Arguments a) {
   };
   Trainer trainer = source.fresh() ? Trainer(net, fresh_rows(source.builtin, draws), options, stream)
                                    : Trainer(net, source.data(), options, stream);
+  const bool on_device = trainer.engine().find("cuda:") != std::string_view::npos;
+  const std::string device = find_device(common);
+  note_device(common, on_device ? device : "cpu", on_device || device == "cpu" ? "" : "CUDA devices do not train this");
   const bool validated = !trainer.validation_rows().empty();
   check(a.keep != "best" || validated, "--keep best needs rows kept apart: a table and --valid-fraction above 0");
   const bool keep_best = validated && a.keep != "last";
@@ -361,6 +364,7 @@ Command train_command(CLI::App& program) {
                       "values' ranks: for skewed, heavy-tailed or whole-number columns) | none (sigmas are then in its units)")
           ->group("Reading data"),
       "scaling", {"standardise", "quantile", "none"});
+  a->common.devices = true;
   add_common(*app, a->common);
   app->footer(
       "Columns are scaled to mean 0 and deviation 1 (or, with far outliers, a tenth of their range), and back when sampling; "

@@ -42,7 +42,7 @@ Validation::Validation(const Trainer& trainer, const TrainingData& data, const N
                        const Rng& rng)
     : trainer_(trainer), data_(data), net_(net), objective_(options.objective), rng_(rng) {
   if (trainer.validation_rows().empty()) return;
-  engine_ = make_training_step(net, options.objective, options.device, options.precision, options.engine);
+  engine_ = make_training_step(net, options.objective, "cpu", "fp32", options.engine);
 }
 
 double Validation::loss() {

@@ -36,6 +36,7 @@ class CudaRuntime {
     name_ = join(place_, ", ", properties.name, ", sm_", properties.major, properties.minor);
     check<ResourceError>(properties.major >= 8, name_, ": the kernels need sm_80 (Ampere) or newer; use --device cpu");
     shared_limit_ = static_cast<int>(properties.sharedMemPerBlockOptin);
+    multiprocessors_ = properties.multiProcessorCount;
     must(cudaSetDevice(index_), "taking it in use");
     must(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "making a stream");
   }
@@ -47,6 +48,8 @@ class CudaRuntime {
   }
 
   const std::string& name() const { return name_; }
+  int max_shared_bytes() const { return shared_limit_; }
+  int multiprocessors() const { return multiprocessors_; }
   /// For events around a piece of work.
   cudaStream_t stream() const { return stream_; }
 
@@ -199,7 +202,7 @@ class CudaRuntime {
 
   int index_;
   std::string place_, name_;
-  int shared_limit_ = 0;
+  int shared_limit_ = 0, multiprocessors_ = 0;
   cudaStream_t stream_ = nullptr;
   const char* last_kernel_ = nullptr;
   std::unordered_map<const void*, int> allowed_shared_;

@@ -19,7 +19,7 @@ namespace tweedie::kernels::cuda {
 
 struct MlpForwardInput;
 
-class Device {
+class TWEEDIE_API Device {
  public:
   virtual ~Device() = default;
   /// "cuda:0, NVIDIA H200, sm_90".
@@ -45,10 +45,10 @@ class Device {
 };
 
 /// How many CUDA devices there are; 0 in a build without nvcc or on a machine without a driver.
-int device_count();
+TWEEDIE_API int device_count();
 /// CUDA device `index`. Throws ResourceError, saying why and what to do: no CUDA in this build, no driver, no such device, an
 /// architecture below sm_80.
-std::shared_ptr<Device> open_device(int index);
+TWEEDIE_API std::shared_ptr<Device> open_device(int index);
 
 /// Owning device memory, count elements of T.
 template <class T>

@@ -12,6 +12,8 @@
 //   capture(record) -> Graph       what record() launches and zeroes, not done yet; nothing else may be called in it
 //   replay(graph)                  does it, with the pointers and sizes of the capture; the graph outlives it
 //   name()                         "cuda:0, NVIDIA H200, sm_90"
+//   max_shared_bytes()             of one block
+//   multiprocessors()
 //
 // Every failure is a ResourceError that names operation, kernel and remedy. One thread at a time. SPDX-License-Identifier: MIT
 #pragma once
@@ -45,6 +47,8 @@ concept Runtime = requires(R& r, void* to, const void* from, std::size_t bytes, 
   { r.capture(record) } -> std::same_as<typename R::Graph>;
   r.replay(graph);
   { r.name() } -> std::convertible_to<const std::string&>;
+  { r.max_shared_bytes() } -> std::same_as<int>;
+  { r.multiprocessors() } -> std::same_as<int>;
 };
 
 /// `launch` as the launchers of the kernels take it. `runtime` outlives it.

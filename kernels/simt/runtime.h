@@ -38,6 +38,8 @@ class SimtRuntime {
   int allocations_left = -1;  // the one after these fails as on a full device; -1: none does
 
   const std::string& name() const { return name_; }
+  int max_shared_bytes() const { return 227 * 1024; }
+  int multiprocessors() const { return 132; }
   /// Buffers not released.
   std::size_t live() const { return buffers_.size(); }
 

@@ -6,9 +6,11 @@
 
 #include "program.h"
 #include "tweedie/cli/sampling.h"
+#include "tweedie/kernels/cuda/device.h"
 #include "tweedie/models/checkpoint.h"
 
 using namespace tweedie::testing;
+namespace kernels = tweedie::kernels;
 
 namespace {
 
@@ -164,8 +166,14 @@ TEST_CASE("5: a chain that blows up is reported with its sampler, step and sigma
 TEST_CASE("6: a device that is not there") {
   const Folder folder;
   make_table(folder);
-  fails(folder, "train t.csv --device cuda" + kTrain, 6, {"--device cpu"});
-  fails(folder, "data moons --device cpuu", 2, {"auto, cpu"});
+  // Only where there is no GPU is a device surely missing; cuda:99 is missing everywhere.
+  if (kernels::cuda::device_count() == 0) fails(folder, "train t.csv --device cuda" + kTrain, 6, {"cuda:0", "--device cpu"});
+  fails(folder, "train t.csv --device cuda:99" + kTrain, 6, {"cuda:99"});
+  fails(folder, "sample m.safetensors --device cuda:99", 6, {"cuda:99"});
+  CHECK(folder.files() == std::vector<std::string>{"t.csv"});
+  for (const char* wrong : {"cpuu", "cuda:", "cuda:x", "cuda:-1", "cuda:1x", "cuda:99999999999", "cud"}) {
+    fails(folder, std::string("data moons --device ") + wrong, 2, {"unknown device", "auto, cpu, cuda, cuda:N"});
+  }
 }
 
 TEST_CASE("7: files that are missing or cannot be written; the old one stays") {

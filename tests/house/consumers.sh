@@ -31,7 +31,7 @@ case $kind in
     "$work/build/consumer"
     ;;
   shared)
-    cmake -S "$source" -B "$work/library" -G Ninja -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=ON -DTWEEDIE_ZLIB=OFF -DTWEEDIE_CLI=OFF \
+    cmake -S "$source" -B "$work/library" -G Ninja -DCMAKE_BUILD_TYPE=Release -DBUILD_SHARED_LIBS=ON -DTWEEDIE_CUDA_ARCHITECTURES=90a-real -DTWEEDIE_ZLIB=OFF -DTWEEDIE_CLI=OFF \
       -DTWEEDIE_PLOTS=OFF -DTWEEDIE_TESTS=OFF -DTWEEDIE_EXAMPLES=OFF -DTWEEDIE_BENCH=OFF >"$work/library.log"
     cmake --build "$work/library" >>"$work/library.log" || { tail -n 50 "$work/library.log"; exit 1; }
     cmake --install "$work/library" --prefix "$work/install" >>"$work/library.log"

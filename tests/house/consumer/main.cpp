@@ -93,6 +93,16 @@ int main() {
   }
   require(refused, "errors cross the boundary by type");
 
+  // Devices answer in every build and on every machine: with or without nvcc there and a driver here.
+  require(kernels::cuda::device_count() >= 0, "devices are counted");
+  refused = false;
+  try {
+    kernels::cuda::open_device(99);
+  } catch (const ResourceError&) {
+    refused = true;
+  }
+  require(refused, "a device that is not there is a ResourceError");
+
   // Memory that one side makes and the other frees.
   std::vector<Matrix> moved;
   moved.push_back(datasets::three_gaussians(64, rng.split()));
