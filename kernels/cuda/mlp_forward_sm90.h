@@ -282,7 +282,7 @@ struct Sm90Block {
     std::uint32_t a[Tile::kCols / 16][4];
     if constexpr (!Tile::kRegisters) ctx.sync_warpgroup();  // all have read what the last evaluation left
     for (int chunk = 0; chunk < Tile::kChunks; ++chunk) {
-      first_layer<OneLevel>(ctx, net, weights, chunk * Tile::kCols + 2 * t, level0, level1, input, sum);
+      first_layer<OneLevel>(net, weights, chunk * Tile::kCols + 2 * t, level0, level1, input, sum);
       activate(ctx, sum);
       pack(ctx, sum, a);
       if constexpr (!Tile::kRegisters) store_activations(ctx, chunk, a);
@@ -290,7 +290,8 @@ struct Sm90Block {
     show_activations(ctx);
     for (int layer = 1; layer < net.layers - 1; ++layer) {
       for (int chunk = 0; chunk < Tile::kChunks; ++chunk) {
-        const float* const bias = ctx.opaque(weights.bias(net, layer) + chunk * Tile::kCols + 2 * t);
+        const float* bias = weights.bias(net, layer) + chunk * Tile::kCols + 2 * t;
+        ctx.pin(bias);
         TWEEDIE_UNROLL
         for (int j = 0; j < Tile::kCols / 8; ++j) {
           const FloatPair b = pair_at(bias + 8 * j);
@@ -314,11 +315,11 @@ struct Sm90Block {
   }
 
  private:
-  template <bool OneLevel, class Ctx, class Input>
-  TWEEDIE_KERNEL static void first_layer(Ctx& ctx, const Mlp& net, const Sm90Weights<Width>& weights, int column, int level0,
-                                         int level1, Input input, float (&sum)[Tile::kCols / 2]) {
-    const float* const bias0 = ctx.opaque(weights.level(net, level0) + column);
-    const float* const bias1 = OneLevel ? bias0 : ctx.opaque(weights.level(net, level1) + column);
+  template <bool OneLevel, class Input>
+  TWEEDIE_KERNEL static void first_layer(const Mlp& net, const Sm90Weights<Width>& weights, int column, int level0, int level1,
+                                         Input input, float (&sum)[Tile::kCols / 2]) {
+    const float* const bias0 = weights.level(net, level0) + column;
+    const float* const bias1 = OneLevel ? bias0 : weights.level(net, level1) + column;
     TWEEDIE_UNROLL
     for (int j = 0; j < Tile::kCols / 8; ++j) {
       const FloatPair b0 = pair_at(bias0 + 8 * j), b1 = OneLevel ? b0 : pair_at(bias1 + 8 * j);
@@ -328,7 +329,7 @@ struct Sm90Block {
         for (int i = 0; i < net.layer[0].in; ++i) {
       float x0, x1;
       input(i, x0, x1);
-      const float* const w = ctx.opaque(weights.first(net, i) + column);
+      const float* const w = weights.first(net, i) + column;
       TWEEDIE_UNROLL
       for (int j = 0; j < Tile::kCols / 8; ++j) {
         const FloatPair pair = pair_at(w + 8 * j);
@@ -345,7 +346,8 @@ struct Sm90Block {
                                         const float (&h)[Tile::kCols / 2], Store store) {
     TWEEDIE_NO_UNROLL
     for (int i = 0; i < net.layer[net.layers - 1].out; ++i) {
-      const float* const w = ctx.opaque(weights.last(net, i) + chunk * Tile::kCols + 2 * (ctx.lane() % 4));
+      const float* w = weights.last(net, i) + chunk * Tile::kCols + 2 * (ctx.lane() % 4);
+      ctx.pin(w);
       float y0 = 0, y1 = 0;
       TWEEDIE_UNROLL
       for (int j = 0; j < Tile::kCols / 8; ++j) {

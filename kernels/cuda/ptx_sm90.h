@@ -148,13 +148,9 @@ struct DeviceThreadSm90 : DeviceThread {
           : "l"(a), "l"(b));
     }
   }
-  /// An address whose origin the compiler forgets: many loads from it then share one register pair instead of one each.
-  template <class T>
-  __device__ static const T* opaque(const T* p) {
-    asm volatile("" : "+l"(p));
-    return p;
-  }
   /// Registers that a product reads or writes while the compiler sees no use of them: no access moves across this.
+  /// Of an address: its origin is forgotten, so that many loads from it share one register pair instead of one each.
+  __device__ static void pin(const float*& p) { asm volatile("" : "+l"(p)); }
   template <int N>
   __device__ static void pin(float (&d)[N]) {
     TWEEDIE_UNROLL

@@ -75,11 +75,8 @@ class ClusterThread : public Thread {
     static_assert(N % 8 == 0 && N >= 8 && N <= 256);
     issue({d, N, nullptr, {}, a, b, line, product_groups_, {}});
   }
-  /// For the device's compiler: an address of unknown origin; no access to these registers moves across pin().
-  template <class T>
-  static const T* opaque(const T* p) {
-    return p;
-  }
+  /// For the device's compiler: no access to these registers moves across this.
+  static void pin(const float*&) {}
   template <int N>
   static void pin(float (&)[N]) {}
   template <int N>
