@@ -143,7 +143,7 @@ class Cluster {
       blocks_[i]->start<ClusterThread>(first + static_cast<int>(i), body);
       states_[i].barriers.clear();
       states_[i].view.assign(static_cast<std::size_t>(shape_.shared_bytes), 0xFF);
-      states_[i].ended = false;
+      states_[i].gone = states_[i].ended = false;
       states_[i].order = orders.next();
     }
     while (advance(orders.order() == Order::reverse, trace)) {
@@ -172,7 +172,8 @@ class Cluster {
     std::map<std::size_t, Barrier> barriers;  // by their place in dynamic shared memory
     std::vector<unsigned char> view;          // of dynamic shared memory, by the async proxy
     std::vector<int> order;
-    bool ended;
+    bool gone;   // no thread runs any more
+    bool ended;  // and that was looked at
   };
   struct Copy {
     int rank;
@@ -187,6 +188,7 @@ class Cluster {
       const std::size_t b = reverse ? n - 1 - i : i;
       blocks_[b]->pass(states_[b].order);
       if (blocks_[b]->failed()) return false;
+      states_[b].gone = !blocks_[b]->alive();
       if (trace != nullptr) blocks_[b]->show(*trace);
     }
     bool alive = false, released = false;
@@ -225,7 +227,7 @@ class Cluster {
 
   Barrier& barrier(int rank, std::size_t at) {
     const auto r = static_cast<std::size_t>(rank);
-    if (states_[r].ended) fault(r, "has ended; its shared memory is gone");
+    if (states_[r].gone) fault(r, "has ended; its shared memory is gone");
     const auto found = states_[r].barriers.find(at);
     if (found == states_[r].barriers.end()) fault(r, join("no mbarrier was initialised at byte ", at, " of its shared memory"));
     if (std::memcmp(memory(rank) + at, &kCookie, sizeof kCookie) != 0)

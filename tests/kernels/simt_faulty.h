@@ -210,12 +210,9 @@ class Faulty {
   void wgmma_fence(TWEEDIE_HERE) {
     if (!missing_fence(file, line)) in_.wgmma_fence();
   }
-  void barrier_arrive(std::uint64_t* barrier, TWEEDIE_HERE) {
+  void barrier_arrive(std::uint64_t* barrier, int rank = -1, TWEEDIE_HERE) {  // -1: the block's own
     if (planted_.here(Operation::arrive, file, line) && planted_.is("missing arrival")) return;
-    in_.barrier_arrive(barrier);
-  }
-  void barrier_arrive(std::uint64_t* barrier, int rank, TWEEDIE_HERE) {
-    if (planted_.here(Operation::arrive, file, line) && planted_.is("missing arrival")) return;
+    if (rank < 0) return in_.barrier_arrive(barrier);
     in_.barrier_arrive(barrier, rank);
   }
   void barrier_expect(std::uint64_t* barrier, int bytes, TWEEDIE_HERE) {
@@ -259,6 +256,10 @@ class Faulty {
       if (planted_.is("wait for one group fewer")) return in_.template wgmma_wait<Pending + 1>(line);
     }
     in_.template wgmma_wait<Pending>(line);
+  }
+  template <class T>
+  void pin(T& value) {
+    in_.pin(value);
   }
   template <int Count>
   void increase_registers() {
