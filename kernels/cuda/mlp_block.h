@@ -8,8 +8,9 @@
 //   input(ctx, state, row, column, values[4])             the network's input, before each; column a multiple of 4
 //   run(ctx, state, level_of(row), emit(row, column, y), idle())
 //                                                         by all threads: y = h W^T + b for every row of the tile and each output
-// run() has a barrier before it reads the inputs and one after the last emit. emit may run in any thread, once for each element;
-// idle runs once in every thread when the last layer begins, which has work for few warps where D is small.
+// run() has a barrier before it reads the inputs, none after the last emit: the caller's, before it gives the next. emit may run
+// in any thread, once for each element; idle runs once in every thread when the last layer begins, which has work for few warps
+// where D is small.
 //
 // BlockForward: warps share the tile's rows and columns; a slab of weights (kCols outputs x kSteps blocks of inputs) is
 // multiplied while the next one comes by cp.async, across the seams of layers and of evaluations. One barrier a slab.
@@ -190,7 +191,6 @@ struct BlockForward {
         }
       }
     }
-    ctx.sync();
   }
 };
 

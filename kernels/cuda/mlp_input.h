@@ -28,6 +28,31 @@ TWEEDIE_KERNEL float silu_tanh(Ctx& ctx, float x) {
   return math::fma(half, ctx.tanh_approx(half), half);
 }
 
+/// A block of RowWarps x ColWarps warps, each computing RowTiles x ColTiles products of 16 x 8; Depth of K in a weight buffer.
+template <int RowWarps, int ColWarps, int RowTiles, int ColTiles, int Depth>
+struct MlpTile {
+  static constexpr int kColWarps = ColWarps, kRowTiles = RowTiles, kColTiles = ColTiles, kDepth = Depth;
+  static constexpr int kThreads = 32 * RowWarps * ColWarps, kRows = 16 * RowWarps * RowTiles, kCols = 8 * ColWarps * ColTiles;
+  // Leading dimensions are 4 mod 8: the fragments' rows g and columns t then lie in 32 different banks.
+  static constexpr int kWeightLd = Depth + 4, kStage = kCols * kWeightLd;
+};
+using MlpTile64 = MlpTile<2, 4, 2, 8, 32>;     // widths to 304
+using MlpTileSmall = MlpTile<2, 2, 1, 2, 16>;  // narrow networks
+
+/// Leading dimension of a tile's activations in fp32, and its bytes: the layer read and the layer written, two weight buffers.
+inline int mlp_ld(int width) { return round_up8(width) + 4; }
+template <class Tile>
+Index mlp_shared_bytes(int width) {
+  return 4 * (Index{2} * Tile::kRows * mlp_ld(width) + 2 * Tile::kStage);
+}
+
+/// x as tf32 and what that leaves, as tf32.
+template <class Ctx>
+TWEEDIE_KERNEL void split_tf32(Ctx& ctx, float x, std::uint32_t& high, std::uint32_t& low) {
+  high = ctx.to_tf32(x);
+  low = ctx.to_tf32(x - __builtin_bit_cast(float, high));
+}
+
 struct MlpForwardInput {
   Mlp net;
   Index batch;

@@ -84,8 +84,11 @@ struct MlpUnit {
       TWEEDIE_UNROLL
       for (int i = 0; i < 4; ++i) {
         const float x = as_float(f.high[i]);
-        f.high[i] = ctx.to_tf32(x);
-        if constexpr (kSplit) f.low[i] = ctx.to_tf32(x - as_float(f.high[i]));
+        if constexpr (kSplit) {
+          split_tf32(ctx, x, f.high[i], f.low[i]);
+        } else {
+          f.high[i] = ctx.to_tf32(x);
+        }
       }
     }
   }
@@ -148,8 +151,10 @@ PackedMlp packed_layout(const Mlp& net, const void* words) {
   return packed;
 }
 
+/// A thread a word (bf16x3: two).
 template <Precision P>
 struct PackMlp {
+  using Unit = MlpUnit<P>;
   static constexpr int kThreads = 256;
   Mlp net;
   PackedMlp packed;
@@ -157,29 +162,25 @@ struct PackMlp {
 
   template <class Ctx>
   TWEEDIE_KERNEL void operator()(Ctx& ctx) const {
-    using Unit = MlpUnit<P>;
-    for (int l = 0; l < net.layers; ++l) {
-      const MlpLayer& layer = net.layer[l];
-      const int steps = (layer.in + Unit::kStep - 1) / Unit::kStep;
-      const Index count = Index{packed.first[l + 1] - packed.first[l]} / Unit::kParts * 128;
-      for (Index i = Index{ctx.block()} * kThreads + ctx.thread(); i < count; i += Index{ctx.grid_size()} * kThreads) {
-        const Index block = i / 128;
-        const int lane = static_cast<int>(i) % 128 / 4, r = static_cast<int>(i) % 4, g = lane / 4, t = lane % 4;
-        const int out = static_cast<int>(block / steps) * 16 + g + 8 * (r % 2);
-        const int in = static_cast<int>(block % steps) * Unit::kStep + (Unit::kBf16 ? 2 * t + 8 * (r / 2) : t + 4 * (r / 2));
-        const auto weight = [&](int k) {
-          return out < layer.out && k < layer.in ? layer.weight[Index{out} * layer.in + k] : 0.0f;
-        };
-        std::uint32_t* const to = words + (packed.first[l] + block * Unit::kParts) * 128 + i % 128;
-        if constexpr (Unit::kBf16) {
-          std::uint32_t high = 0, low = 0;
-          Unit::split(ctx, weight(in), weight(in + 1), high, low);
-          to[0] = high;
-          if constexpr (Unit::kParts == 2) to[128] = low;
-        } else {
-          to[0] = as_word(weight(in));
-        }
-      }
+    const Index i = Index{ctx.block()} * kThreads + ctx.thread();
+    const int block = static_cast<int>(i / 128) * Unit::kParts;  // of all layers' blocks
+    if (block >= packed.first[net.layers]) return;
+    int l = 0;
+    while (block >= packed.first[l + 1]) ++l;
+    const MlpLayer& layer = net.layer[l];
+    const int steps = (layer.in + Unit::kStep - 1) / Unit::kStep, mine = (block - packed.first[l]) / Unit::kParts;
+    const int lane = static_cast<int>(i % 128) / 4, r = static_cast<int>(i % 4), g = lane / 4, t = lane % 4;
+    const int out = mine / steps * 16 + g + 8 * (r % 2);
+    const int in = mine % steps * Unit::kStep + (Unit::kBf16 ? 2 * t + 8 * (r / 2) : t + 4 * (r / 2));
+    const auto weight = [&](int k) { return out < layer.out && k < layer.in ? layer.weight[Index{out} * layer.in + k] : 0.0f; };
+    std::uint32_t* const to = words + Index{block} * 128 + i % 128;
+    if constexpr (Unit::kBf16) {
+      std::uint32_t high = 0, low = 0;
+      Unit::split(ctx, weight(in), weight(in + 1), high, low);
+      to[0] = high;
+      if constexpr (Unit::kParts == 2) to[128] = low;
+    } else {
+      to[0] = as_word(weight(in));
     }
   }
 };
@@ -197,8 +198,8 @@ PackedMlp pack_mlp(const char* function, Launch&& launch, const Mlp& net, const 
   const Index bytes = Index{packed.first[net.layers]} * 512;
   check(resources.scratch != nullptr && resources.scratch_bytes >= bytes, function, ": ", resources.scratch_bytes,
         " bytes of scratch memory, the packed weights need ", bytes, "; scratch_bytes() tells before the call");
-  const Index grid = (bytes / 4 + PackMlp<P>::kThreads - 1) / PackMlp<P>::kThreads;
-  launch("pack_mlp", static_cast<int>(grid < 1056 ? grid : 1056), PackMlp<P>::kThreads, 0,
+  const Index grid = (bytes / 4 / MlpUnit<P>::kParts + PackMlp<P>::kThreads - 1) / PackMlp<P>::kThreads;
+  launch("pack_mlp", static_cast<int>(grid), PackMlp<P>::kThreads, 0,
          PackMlp<P>{net, packed, static_cast<std::uint32_t*>(resources.scratch)});
   return packed;
 }

@@ -25,9 +25,10 @@ struct WarpForward {
   PackedMlp packed;
   int ld, slots;  // of each warp
 
-  /// A place in the warp's sequence of pieces.
+  /// A place in the warp's sequence of pieces: how many before it stay in their slots, and its share of the next one to stream,
+  /// in 1 / pieces.
   struct Cursor {
-    int layer = 0, block = 0, step = 0, index = 0;
+    int layer = 0, block = 0, step = 0, kept = 0, share = 0;
   };
   struct State {
     unsigned char *even, *odd, *slots;  // slots: this warp's
@@ -61,35 +62,38 @@ struct WarpForward {
   TWEEDIE_KERNEL int blocks(int layer) const { return (net.layer[layer].out + 15) / 16; }
   TWEEDIE_KERNEL int steps(int layer) const { return (net.layer[layer].in + Unit::kStep - 1) / Unit::kStep; }
 
-  /// To the next piece; past the last one the cursor is at the first again and the result is true.
-  TWEEDIE_KERNEL bool advance(Cursor& c, int warp) const {
-    ++c.index;
+  /// Whether a piece streams: of every `pieces` in turn `streamed` do, evenly spread.
+  TWEEDIE_KERNEL static bool streams(const State& state, const Cursor& c) { return c.share + state.streamed >= state.pieces; }
+  TWEEDIE_KERNEL static void pass(const State& state, Cursor& c) {
+    if (streams(state, c)) {
+      c.share += state.streamed - state.pieces;
+    } else {
+      c.share += state.streamed, ++c.kept;
+    }
     c.step += kGroup;
+  }
+  /// To the next piece; past the last one the cursor is at the first again and the result is true.
+  TWEEDIE_KERNEL bool advance(const State& state, Cursor& c, int warp) const {
+    pass(state, c);
     if (c.step < steps(c.layer)) return false;
     c.step = 0, c.block += kWarps * kBlocks;
     while (c.block >= blocks(c.layer)) {
       if (++c.layer == net.layers) {
         c = Cursor{};
-        return seek(c, warp);
+        seek(c, warp);
+        return true;
       }
       c.block = warp;
     }
     return false;
   }
-  /// The warp's first piece, of the first layer that has one for it; true in any case.
-  TWEEDIE_KERNEL bool seek(Cursor& c, int warp) const {
+  /// The warp's first piece, of the first layer that has one for it.
+  TWEEDIE_KERNEL void seek(Cursor& c, int warp) const {
     c.block = warp;
     while (c.layer < net.layers && c.block >= blocks(c.layer)) ++c.layer;
-    return true;
-  }
-  /// Streamed pieces before piece `index`; piece i streams where that grows.
-  TWEEDIE_KERNEL static int streamed_before(const State& state, int index) {
-    return static_cast<int>(Index{index} * state.streamed / state.pieces);
-  }
-  TWEEDIE_KERNEL static bool streams(const State& state, int index) {
-    return streamed_before(state, index + 1) != streamed_before(state, index);
   }
 
+  /// A lane copies the 16 bytes of each block that it alone reads (MlpUnit::weights), so its own wait is all that it needs.
   template <class Ctx>
   TWEEDIE_KERNEL void copy(Ctx& ctx, const Cursor& c, unsigned char* to) const {
     const int all = steps(c.layer), wanted = all - c.step < kGroup ? all - c.step : kGroup;
@@ -108,11 +112,11 @@ struct WarpForward {
   template <class Ctx>
   TWEEDIE_KERNEL void fetch(Ctx& ctx, State& state) const {
     const int warp = ctx.thread() / 32;
-    while (state.runs > 0 && !streams(state, state.next.index)) state.runs -= advance(state.next, warp);
+    while (state.runs > 0 && !streams(state, state.next)) state.runs -= advance(state, state.next, warp);
     if (state.runs > 0) {
       copy(ctx, state.next, state.slots + state.fetched * kPiece);
       state.fetched = (state.fetched + 1) % kRing;
-      state.runs -= advance(state.next, warp);
+      state.runs -= advance(state, state.next, warp);
     }
     ctx.commit_async();
   }
@@ -131,11 +135,11 @@ struct WarpForward {
     seek(state.next, warp);
     unsigned char* to = state.slots + (state.streamed == 0 ? 0 : kRing * kPiece);
     do {
-      if (!streams(state, state.next.index)) {
+      if (!streams(state, state.next)) {
         copy(ctx, state.next, to);
         to += kPiece;
       }
-    } while (!advance(state.next, warp));
+    } while (!advance(state, state.next, warp));
     ctx.commit_async();
     ctx.template wait_async<0>();
     if (state.streamed > 0) {
@@ -158,13 +162,9 @@ struct WarpForward {
   };
   template <class Ctx>
   TWEEDIE_KERNEL void load(Ctx& ctx, State& state, const unsigned char* h, const Cursor& c, Operands& to) const {
-    const int before = streamed_before(state, c.index);
-    const bool stream = streams(state, c.index);
-    if (stream) {
-      ctx.template wait_async<kRing - 1>();
-      ctx.sync_warp();
-    }
-    const int slot = stream ? state.used : c.index - before + (state.streamed == 0 ? 0 : kRing);
+    const bool stream = streams(state, c);
+    if (stream) ctx.template wait_async<kRing - 1>();
+    const int slot = stream ? state.used : c.kept + (state.streamed == 0 ? 0 : kRing);
     TWEEDIE_UNROLL
     for (int j = 0; j < kBlocks; ++j) {
       TWEEDIE_UNROLL
@@ -176,7 +176,6 @@ struct WarpForward {
     }
     if (stream) {
       state.used = (state.used + 1) % kRing;
-      ctx.sync_warp();  // all lanes have read the slot
       fetch(ctx, state);
     }
     TWEEDIE_UNROLL
@@ -230,7 +229,7 @@ struct WarpForward {
         load(ctx, state, h, c, now);
         for (bool more = true; more;) {
           Cursor following = c;
-          ++following.index, following.step += kGroup;
+          pass(state, following);
           more = following.step < steps(c.layer);
           if (more) load(ctx, state, h, following, ahead);
           multiply(ctx, now, c, sum);
@@ -258,7 +257,6 @@ struct WarpForward {
         }
       }
     }
-    ctx.sync();
   }
 };
 

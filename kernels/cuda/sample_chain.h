@@ -129,7 +129,7 @@ struct SampleChain : ChainInput {
     });
     float z[4] = {};
     for (int s = 0; s < steps; ++s) {
-      if (s % kWindow == 0) {  // every thread has left the window's last step behind it: run() ends with a barrier
+      if (s % kWindow == 0) {  // every thread has left the window's last step behind it: a step ends with a barrier
         const int count = steps - s < kWindow + 1 ? steps - s : kWindow + 1;
         for (int i = ctx.thread(); i < count; i += kThreads) p.steps[i] = step[s + i];
         ctx.sync();
@@ -150,6 +150,7 @@ struct SampleChain : ChainInput {
           [&] {
             if (s + 1 < steps) draw_ahead(ctx, p.steps[s % kWindow + 1], z);
           });
+      ctx.sync();
     }
     over_rows(ctx, [&](int row, int at, bool) {
       bool bad = false;
@@ -221,8 +222,8 @@ bool sample_chain_warps(Launch&& launch, const ChainInput& k, const PackedMlp& p
 template <Precision P, class Launch>
 void sample_chain(Launch&& launch, const ChainInput& k, const Resources& resources) {
   const int width = check_mlp("cuda::sample_chain", k.net), sms = resources.multiprocessors;
-  if (k.batch == 0) return;
-  const PackedMlp packed = pack_mlp<P>("cuda::sample_chain", launch, k.net, resources);
+  const PackedMlp packed =  // for no rows, only whether the network fits is looked at
+      k.batch == 0 ? packed_layout<P>(k.net, nullptr) : pack_mlp<P>("cuda::sample_chain", launch, k.net, resources);
   const bool narrow = width <= 64;  // several blocks share an SM
   // Few particles: few a block, so that all SMs have some (docs/kernel_ladder.md); then the largest tile that fits.
   if (k.batch <= Index{P == Precision::bf16 ? 8 : 4} * sms && sample_chain_warps<1, P>(launch, k, packed, resources)) return;
@@ -258,7 +259,7 @@ inline bool takes_sample_chain(const Mlp& net, Precision precision, int shared_b
 /// All steps for all rows in one launch, after one that packs the weights; fp32 means three tf32 products of split operands.
 /// Errors of F by precision: mlp_forward.h. Throws UsageError for shapes, pointers, scratch memory that do not fit.
 template <class Launch>
-void sample_chain(Launch&& launch, const ChainInput& k, Precision precision, const Resources& resources = {}) {
+void sample_chain(Launch&& launch, const ChainInput& k, Precision precision, const Resources& resources) {
   check_sample_chain("cuda::sample_chain", k);
   with_precision(precision, [&](auto p) { sample_chain<p.value>(launch, k, resources); });
 }

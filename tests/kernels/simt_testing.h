@@ -14,10 +14,10 @@ inline auto host(simt::Order order) {
   };
 }
 
-/// Scratch memory at a 16-byte boundary, and the device's other resources.
+/// Scratch memory at a 16-byte boundary, all NaN, and the device's other resources.
 class Scratch {
  public:
-  explicit Scratch(Index bytes) : memory_(static_cast<std::size_t>(bytes / 16 + 1)) {
+  explicit Scratch(Index bytes) : memory_(static_cast<std::size_t>(bytes / 16 + 1), {~0U, ~0U, ~0U, ~0U}) {
     resources.scratch = memory_.data(), resources.scratch_bytes = bytes;
   }
   cuda::Resources resources;
