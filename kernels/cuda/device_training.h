@@ -47,7 +47,7 @@ class DeviceTraining final : public TrainingRun {
     gradient_input_ = gradient_input();
     gradient_input_.losses = memory_.template make<float>(s.batch);
     gradient_input_.workspace =
-        memory_.template make<float>(mlp_gradient_workspace_floats(gradient_input_.net, gradient_input_.batch));
+        memory_.template make<float>(mlp_gradient_workspace_floats(gradient_input_.net, gradient_input_.batch, shared_bytes()));
 
     copy_to(at_.table, s.table, s.table_rows * dim);
     copy_to(at_.sigma, s.sigma, levels);
@@ -136,8 +136,13 @@ class DeviceTraining final : public TrainingRun {
     check(s.held_out >= 0 && s.held_out < s.table_rows, "cuda training: ", s.held_out, " of ", s.table_rows,
           " rows are kept apart; at least one must be left");
     const int width = std::max(s.dim, s.hidden);
-    check(width <= 64 || mlp_gradient_shared_bytes<MlpTile16>(width) <= kMaxSharedBytes, "cuda training: width ", width,
-          " does not fit a block's shared memory (1232 does); train on the CPU (--device cpu)");
+    check(width <= 64 || mlp_gradient_shared_bytes<MlpTile16>(width) <= shared_bytes(), "cuda training: width ", width,
+          " does not fit a block's ", shared_bytes(), " bytes of shared memory; train on the CPU (--device cpu)");
+  }
+  /// Of one block.
+  int shared_bytes() const {
+    if constexpr (requires { runtime_.max_shared_bytes(); }) return runtime_.max_shared_bytes();
+    return kMaxSharedBytes;
   }
   Index norm_blocks() const { return (setup_.parameters + kThreads - 1) / kThreads; }
 
@@ -175,7 +180,7 @@ class DeviceTraining final : public TrainingRun {
                                  tweedie::detail::Feistel::of(s.split_key, 0, static_cast<std::uint64_t>(s.table_rows))};
     const Index work = std::max(s.batch * ((s.dim + 3) / 4), Index{32} * s.levels * s.hidden);
     launch("training_begin", blocks_for(work), kThreads, 0, begin);
-    mlp_gradient(launch, gradient_input_, precision_);
+    mlp_gradient(launch, gradient_input_, precision_, shared_bytes());
     launch("training_norm", static_cast<int>(norm_blocks()), kThreads, 0,
            TrainingNorm{at_, s.dim, s.hidden, s.levels, s.embedding, s.weight[0], s.bias[0], s.parameters});
     launch("training_finish", 1, kThreads, 0,

@@ -78,6 +78,17 @@ TEST_CASE("simt mlp_gradient: several parts and chunks of rows") {
   }
 }
 
+TEST_CASE("many rows come 64 at a time where shared memory holds them, else 16") {
+  const auto rows = [](int width, Index batch, int shared_bytes) {
+    return cuda::with_gradient_tiles(width, batch, shared_bytes, [](auto tile, auto) { return decltype(tile)::kRows; });
+  };
+  CHECK(rows(256, 5000, cuda::kMaxSharedBytes) == 64);
+  CHECK(rows(256, 2112, cuda::kMaxSharedBytes) == 16);
+  CHECK(rows(256, 5000, 163 * 1024) == 16);
+  CHECK(rows(512, 5000, cuda::kMaxSharedBytes) == 16);
+  CHECK(rows(64, 5000, cuda::kMaxSharedBytes) == 32);
+}
+
 TEST_CASE("simt mlp_gradient: every tile") {
   const Problem p(75, {3, 40, 24, 5}, 4, true);
   const Expected e = expected(p, kTf32x3);

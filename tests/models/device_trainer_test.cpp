@@ -195,6 +195,18 @@ TEST_CASE("a device's run stops where it is asked to, writes its checkpoints and
   CHECK(messages[0].substr(0, messages[0].find(", loss")) == messages[1].substr(0, messages[1].find(", loss")));
 }
 
+TEST_CASE("a device trains without an average and in one call") {
+  TrainOptions o = options(true);
+  o.ema = 0, o.valid_fraction = 0, o.precision = "tf32", o.steps = 4;
+  ScoreNetwork net = network();
+  const std::vector<float> start = copy(std::as_const(net).parameters());
+  const TrainingStep last = train(net, table(), o, Rng{5});
+  CHECK(last.step == 4);
+  CHECK(!last.has_valid_loss);
+  CHECK(last.engine == "fused, host executor, tf32");
+  CHECK(apart(std::as_const(net).parameters(), start) > 0);
+}
+
 TEST_CASE("what a device does not train is refused with the reason and the remedy") {
   const Matrix data = table();
   const auto why = [&](auto change) {
