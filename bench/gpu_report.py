@@ -54,7 +54,7 @@ def main():
         json.dump(report, file, indent=1)
     lines = ["# GPU check", "", ", ".join(f"{k}: {v}" for k, v in machine.items()), ""] + step_table(steps)
     if sides:
-        lines += ["", "## Times", "", f"Medians of {sides[0]['repeats']} runs."] + time_table(sides)
+        lines += ["", "## Times", "", f"Medians of {sides[0]['repeats']} runs.", ""] + time_table(sides)
     failed = [f for side in sides for f in side.get("failed", [])]
     if failed:
         lines += ["", "## Ways that PyTorch did not go", ""]

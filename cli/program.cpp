@@ -189,7 +189,8 @@ void add_common(CLI::App& app, Common& common) {
 void begin(const Common& common, std::string_view what, bool samples) {
   find_device(common);
   check(samples || common.precision == "fp32", "--precision ", common.precision,
-        " is for tweedie sample, demo and train; this command computes in fp32 and fp64: leave --precision out");
+        " is for tweedie sample and tweedie demo, and for tweedie train on a CUDA device; this computes in fp32 and fp64: leave "
+        "--precision out");
   common.console.note(join(what, "  (seed ", common.seed, ")"));
   set_threads(common.threads);
 }

@@ -196,7 +196,7 @@ void report(const Arguments& a, const Trainer& trainer, const TrainingStep& last
 int run_train(Arguments a) {
   const Common& common = a.common;
   catch_signals("\ninterrupted: saving the checkpoint (again to quit at once)\n");
-  begin(common, join("training on ", a.data), true);
+  begin(common, join("training on ", a.data), find_device(common) != "cpu");
   check_writable(a.output);
   const Source source = open_source(a);
   settle(a.network, source.rows, source.fresh() || a.scaling == "none");
