@@ -94,7 +94,7 @@ class Evaluator {
       e_.likelihood = likelihood(model_, held_out_.scaled, a_.common.console, probes);
     }
     if (train_) e_.copies = copy_check(samples_.standard, train_->standard, held_out_.standard);
-    if (exact) e_.errors = fisher_divergence(*model_.network, *exact, *model_.levels, {}, oracle_draws);
+    if (exact) e_.errors = fisher_divergence(model_.score(), *exact, *model_.levels, {}, oracle_draws);
     return std::move(e_);
   }
 
@@ -151,8 +151,8 @@ class Evaluator {
       e_.left_out.push_back("stein: needs two samples and two held-out rows");
       return;
     }
-    e_.stein = stein_fit(*model_.network, samples_.scaled, n, rng);
-    e_.held_out_stein = stein_fit(*model_.network, held_out_.scaled, n, rng);
+    e_.stein = stein_fit(model_.score(), samples_.scaled, n, rng);
+    e_.held_out_stein = stein_fit(model_.score(), held_out_.scaled, n, rng);
   }
 
   const EvalArguments& a_;

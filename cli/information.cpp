@@ -36,10 +36,11 @@ struct Findings {
   std::optional<Information> mutual;
 };
 
-ModelFile load_unconditional(const std::string& path, bool raw_weights) {
-  ModelFile model = load_model(path, raw_weights);
+ModelFile load_unconditional(const std::string& path, const Arguments& a) {
+  ModelFile model = load_model(path, a.raw_weights);
   check(model.network->num_classes() == 0 && model.network->covariate_dim() == 0, path,
         " is conditioned on columns, and information is that of one law; train a model without --class and --target");
+  place(model, a.common);
   return model;
 }
 
@@ -65,7 +66,7 @@ bool stands_at(const TableCode& part, const TableCode& whole, Index first) {
 }
 
 Information between(const Arguments& a, const ModelFile& joint, ConstRows<float> x, const Rng& rng) {
-  ModelFile first = load_unconditional(a.parts[0], a.raw_weights), second = load_unconditional(a.parts[1], a.raw_weights);
+  ModelFile first = load_unconditional(a.parts[0], a), second = load_unconditional(a.parts[1], a);
   if (!stands_at(first.code, joint.code, 0)) std::swap(first, second);
   const Index cut = first.code.dim();
   check(cut + second.code.dim() == joint.code.dim() && stands_at(first.code, joint.code, 0) &&
@@ -76,7 +77,7 @@ Information between(const Arguments& a, const ModelFile& joint, ConstRows<float>
   std::vector<Index> columns(static_cast<std::size_t>(joint.code.dim()));
   std::iota(columns.begin(), columns.end(), Index{0});
   const std::span<const Index> all(columns);
-  return mutual_information(*first.network, *second.network, *joint.network, MatrixD(x), all.first(static_cast<std::size_t>(cut)),
+  return mutual_information(first.score(), second.score(), joint.score(), MatrixD(x), all.first(static_cast<std::size_t>(cut)),
                             all.subspan(static_cast<std::size_t>(cut)), {.nodes = a.nodes}, rng);
 }
 
@@ -85,8 +86,8 @@ Findings find(const Arguments& a, const ModelFile& model) {
   const Matrix x = model.code.encode(load_table(a.data, a.table, a.common.console));
   Findings f;
   f.rows = x.rows();
-  f.levels = fisher_levels(a, *model.network, x, rng);
-  f.entropy = entropy(*model.network, x, {.nodes = a.nodes}, rng.split());
+  f.levels = fisher_levels(a, model.score(), x, rng);
+  f.entropy = entropy(model.score(), x, {.nodes = a.nodes}, rng.split());
   const std::vector<double> jacobian = model.code.log_jacobian(x);
   f.entropy.nats -= std::accumulate(jacobian.begin(), jacobian.end(), 0.) / static_cast<double>(jacobian.size());
   if (!a.parts.empty()) f.mutual = between(a, model, x, rng.split());
@@ -132,7 +133,7 @@ std::string text_of(const Arguments& a, const Findings& f) {
 
 int run_information(const Arguments& a) {
   begin(a.common, join("information of ", a.model));
-  const Findings f = find(a, load_unconditional(a.model, a.raw_weights));
+  const Findings f = find(a, load_unconditional(a.model, a));
   print(a.common.json ? json_of(a, f) : text_of(a, f));
   return 0;
 }
@@ -154,6 +155,7 @@ Command information_command(CLI::App& program) {
   app->add_flag("--raw-weights", a->raw_weights, "The last weights as they are, not the averaged or best ones");
   add_table_options(*app, a->table);
   add_common(*app, a->common);
+  a->common.devices = true;
   app->footer(
       "De Bruijn: dh / d(sigma^2) = E|s|^2 / 2, integrated over sigma against the Gaussian of the rows' covariance.\n"
       "Example: tweedie information both.safetensors held_out.csv --between left.safetensors right.safetensors");

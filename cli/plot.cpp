@@ -101,6 +101,7 @@ Input read_input(const Arguments& a) {
   Input input;
   if (is_model(a.input)) {
     input.model = load_model(a.input, a.raw_weights);
+    place(*input.model, a.common);
     return input;
   }
   check(a.condition.value.empty() && a.condition.given.empty() && a.condition.guidance == 1, a.input,
@@ -206,7 +207,7 @@ Figure plot_field(const Arguments& a, const Input& input) {
   options.x_label = axis_name(names[0]);
   options.y_label = axis_name(names[1]);
   const std::unique_ptr<ScoreModel> given = one_condition(model, a.condition, "a score field");
-  const ScoreModel& score = given ? *given : *model.network;
+  const ScoreModel& score = given ? *given : model.score();
   return plots::visualize_score_field(*unscaled_score(model.code, score), sigma, options);
 }
 
@@ -273,7 +274,9 @@ Figure plot_trajectories(const Arguments& a, Input& input) {
     check(input.model.has_value(), "--kind trajectories takes a model, or a file that `tweedie sample --trajectory` wrote");
     need_two(input, "trajectories");
     const Index rows = std::min(a.n, kShownPaths);
-    const Drawn drawn = draw(*input.model->network, *input.model->levels, rows, a.sampling, {.save_every = 1, .rows = rows},
+    SamplingArguments sampling = a.sampling;
+    if (sampling.sampler.empty()) sampling.sampler = default_sampler(*input.model->network);
+    const Drawn drawn = draw(input.model->score(), *input.model->levels, rows, sampling, {.save_every = 1, .rows = rows},
                              a.common.rng(), a.common.console, [](ConstRows<float>) {});
     // Evenly spaced states, the start and the end among them.
     const std::size_t states = drawn.trajectory.size(), shown = std::min<std::size_t>(states, kShownStates);
@@ -316,7 +319,7 @@ Figure plot_sigma_error(const Arguments& a, const Input& input) {
   check(input.model && !a.oracle.empty(), "--kind sigma-error compares a model with an exact score: give a model and --oracle (",
         listed(oracle_names()), ")");
   const FisherDivergence errors =
-      fisher_divergence(*input.model->network, scaled_oracle(a.oracle, *input.model), *input.model->levels, {}, a.common.rng());
+      fisher_divergence(input.model->score(), scaled_oracle(a.oracle, *input.model), *input.model->levels, {}, a.common.rng());
   std::vector<double> sigma, error;
   plots::SigmaErrorOptions options;
   for (const LevelError& level : errors.levels) {
@@ -401,6 +404,7 @@ Command plot_command(CLI::App& program) {
   add_condition_options(*app, a->condition);
   add_table_options(*app, a->table);
   add_common(*app, a->common);
+  a->common.devices = true;
   app->footer(
       "Examples:\n"
       "  tweedie plot model.safetensors -o field.png --sigma .1 --xlim=-4,4 --ylim=-3,4\n"
