@@ -37,6 +37,7 @@ struct MlpTile {
   static constexpr int kWeightLd = Depth + 4, kStage = kCols * kWeightLd;
 };
 using MlpTile64 = MlpTile<2, 4, 2, 8, 32>;     // widths to 304
+using MlpTile16 = MlpTile<1, 8, 1, 4, 32>;     // widths to 1232
 using MlpTileSmall = MlpTile<2, 2, 1, 2, 16>;  // narrow networks
 
 /// Leading dimension of a tile's activations in fp32, and its bytes: the layer read and the layer written, two weight buffers.

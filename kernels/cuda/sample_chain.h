@@ -222,8 +222,8 @@ bool sample_chain_warps(Launch&& launch, const ChainInput& k, const PackedMlp& p
 template <Precision P, class Launch>
 void sample_chain(Launch&& launch, const ChainInput& k, const Resources& resources) {
   const int width = check_mlp("cuda::sample_chain", k.net), sms = resources.multiprocessors;
-  const PackedMlp packed =  // for no rows, only whether the network fits is looked at
-      k.batch == 0 ? packed_layout<P>(k.net, nullptr) : pack_mlp<P>("cuda::sample_chain", launch, k.net, resources);
+  if (k.batch == 0) return;
+  const PackedMlp packed = pack_mlp<P>("cuda::sample_chain", launch, k.net, resources);
   const bool narrow = width <= 64;  // several blocks share an SM
   // Few particles: few a block, so that all SMs have some (docs/kernel_ladder.md); then the largest tile that fits.
   if (k.batch <= Index{P == Precision::bf16 ? 8 : 4} * sms && sample_chain_warps<1, P>(launch, k, packed, resources)) return;

@@ -99,10 +99,9 @@ void plant_in_packed() {
   plant_everywhere({forward(35, {1, 64}, true, one), forward(35, {1, 64}, true, split), forward(67, {4, 40, 20, 5}, true, split),
                     forward(35, {3, 72, 80, 5}, false, split), blocks},
                    {{"sample_chain.h", "lane index off by one"}});
-  // A lane reads what it copied itself: these barriers keep the warp together, no more. One warp, the last, draws ahead.
-  plant_everywhere({warps}, {{"mlp_warp.h", "missing barrier of a warp"},
-                             {"sample_chain.h", "lane index off by one"},
-                             {"sample_chain.h", "thread index off by a warp and a lane"}});
+  // One warp, the last, draws ahead.
+  plant_everywhere({warps},
+                   {{"sample_chain.h", "lane index off by one"}, {"sample_chain.h", "thread index off by a warp and a lane"}});
 }
 
 }  // namespace
@@ -126,8 +125,8 @@ TEST_CASE("planted faults: mlp_gradient") {
                     trial(75, {3, 40, 24, 5}, Precision::fp32), trial(20, {2, 72, 72, 2}, Precision::fp32)},
                    // Half a bit of rounding is within these bounds, which carry the worst of every layer (mlp_forward's trials
                    // see it in split_tf32); the rows are not split.
-                   {{"mlp_forward.h", "operand truncated"},
-                    {"mlp_forward.h", "operand of too few bits"},
+                   {{"mlp_input.h", "operand truncated"},
+                    {"mlp_input.h", "operand of too few bits"},
                     {"mlp_products.h", "operand truncated"},
                     {"mlp_gradient.h", "block index off by one"}});
 }
