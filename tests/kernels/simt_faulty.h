@@ -402,7 +402,6 @@ inline bool strides(const std::string& kernel) {
                                          "chain_update_naive",
                                          "dsm_perturb",
                                          "adam_ema",
-                                         "pack_mlp",
                                          "training_begin",
                                          "training_adam",
                                          "mlp_gradient_reduce",
