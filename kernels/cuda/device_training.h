@@ -140,10 +140,7 @@ class DeviceTraining final : public TrainingRun {
           " does not fit a block's ", shared_bytes(), " bytes of shared memory; train on the CPU (--device cpu)");
   }
   /// Of one block.
-  int shared_bytes() const {
-    if constexpr (requires { runtime_.max_shared_bytes(); }) return runtime_.max_shared_bytes();
-    return kMaxSharedBytes;
-  }
+  int shared_bytes() const { return runtime_.max_shared_bytes(); }
   Index norm_blocks() const { return (setup_.parameters + kThreads - 1) / kThreads; }
 
   MlpGradientInput gradient_input() const {

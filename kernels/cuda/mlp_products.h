@@ -2,7 +2,7 @@
 // it lies or transposed, in any of training's precisions. SPDX-License-Identifier: MIT
 #pragma once
 
-#include "tweedie/kernels/cuda/mlp_forward.h"
+#include "tweedie/kernels/cuda/mlp_input.h"
 
 namespace tweedie::kernels::cuda {
 
