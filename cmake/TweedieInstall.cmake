@@ -5,7 +5,7 @@ include(CMakePackageConfigHelpers)
 install(TARGETS tweedie EXPORT tweedieTargets
   LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
 foreach(header IN LISTS TWEEDIE_HEADERS)
-  if(header MATCHES "${TWEEDIE_PUBLIC_DEVICE_HEADERS}" OR NOT header MATCHES "^kernels/(cpu|reference|simt|cuda)/|/detail/")
+  if(header MATCHES "${TWEEDIE_SHOWN_HEADERS}" OR NOT header MATCHES "^kernels/(cpu|reference|simt|cuda)/|/detail/")
     get_filename_component(folder ${header} DIRECTORY)
     install(FILES ${PROJECT_SOURCE_DIR}/${header} DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/tweedie/${folder})
   endif()
