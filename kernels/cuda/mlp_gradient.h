@@ -61,8 +61,6 @@ struct GradientLayout {
 inline constexpr int kGradientSlots = 132;  // an H200's SMs; other devices keep it, and the bits
 inline constexpr int kGradientSplits = 16, kRowsPerSplit = 128;
 
-/// Few rows: more blocks share a small batch, and wider networks fit (to 1232).
-using MlpTile16 = MlpTile<1, 8, 1, 4, 32>;
 /// A tile of dW: 128 x 128, or 32 x 32 for narrow networks.
 using WeightTile128 = MlpTile<2, 4, 4, 4, 32>;
 using WeightTile32 = MlpTile<2, 2, 1, 2, 16>;
