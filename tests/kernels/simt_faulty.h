@@ -396,17 +396,9 @@ struct FaultyBody<Body> {
 
 /// Kernels that stride over their work, whatever the grid: two blocks do, and make the stride matter.
 inline bool strides(const std::string& kernel) {
-  const std::set<std::string> kernels = {"normals",
-                                         "langevin_update",
-                                         "chain_update",
-                                         "chain_update_naive",
-                                         "dsm_perturb",
-                                         "adam_ema",
-                                         "training_begin",
-                                         "training_adam",
-                                         "mlp_gradient_reduce",
-                                         "mlp_gradient_naive_sum",
-                                         "pack_mlp_sm90"};
+  const std::set<std::string> kernels = {
+      "normals",        "langevin_update", "chain_update",        "chain_update_naive",     "dsm_perturb",  "adam_ema",
+      "training_begin", "training_adam",   "mlp_gradient_reduce", "mlp_gradient_naive_sum", "pack_mlp_sm90"};
   return kernels.count(kernel) > 0;
 }
 
