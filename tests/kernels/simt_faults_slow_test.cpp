@@ -60,7 +60,7 @@ class FaultyRuntime : public simt::SimtRuntime {
   template <class Body>
   void launch(const char* kernel, int grid, int block, int shared_bytes, const Body& body) {
     const auto to = [this](const char* k, int g, int b, int bytes, const auto& faulty) {
-      SimtRuntime::launch(k, g, b, bytes, faulty);
+      this->SimtRuntime::launch(k, g, b, bytes, faulty);
     };
     launch_faulty(to, planted_, kernel, grid, block, shared_bytes, body);
   }
