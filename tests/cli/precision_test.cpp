@@ -95,7 +95,7 @@ TEST_CASE("--precision is refused where nothing is sampled in it, with the remed
   refused("sample residual.safetensors -n 5 -o s.csv --device cpu --precision bf16", "--net mlp");
   refused("sample mlp.safetensors -n 5 -o s.csv --precision bf61", "did you mean 'bf16'");
   write(trained() / "t.csv", "x1,x2\n.1,.2\n.3,\n");
-  refused("train builtin:moons --steps 1 -o m.safetensors --device cpu --precision bf16", "training on the CPU runs in fp32");
+  refused("train builtin:moons --steps 1 -o m.safetensors --device cpu --precision bf16", "tweedie train on a CUDA device");
   refused("sample mlp.safetensors -n 5 -o s.csv --device cpu --precision tf32", "choose fp32, bf16x3 or bf16");
   refused("logp mlp.safetensors t.csv --precision bf16", "leave --precision out");
   refused("impute mlp.safetensors t.csv -o full.csv --precision bf16x3", "tweedie sample");
