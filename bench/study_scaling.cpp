@@ -6,6 +6,8 @@
 //
 //   study_scaling --width 256           the network of the reference workloads
 //
+//   study_scaling --figure scaling.png  also draws both, on logarithmic axes (.png, .svg or .pdf; needs a build with plots)
+//
 // Two tables: ten steps (one at each of ten levels) of n particles, and 10,000 particles for k steps. The slope is that of least
 // squares in log-log coordinates over n >= 10^4, or k >= 100: 1 if the cost is linear. Seconds are processor time, so that other
 // programs do not count; the least of three runs. Memory is the process's largest resident size so far, less what it had before
@@ -18,6 +20,7 @@
 #include <cmath>
 #include <cstdio>
 #include <ctime>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -26,6 +29,9 @@
 #include "tweedie/models/score_network.h"
 #include "tweedie/models/trainer.h"
 #include "tweedie/samplers/annealed_langevin.h"
+#ifdef TWEEDIE_HAVE_PLOTS
+#include "tweedie/plots/figure.h"
+#endif
 
 using namespace tweedie;
 
@@ -34,6 +40,37 @@ namespace {
 struct Point {
   double count, seconds;
 };
+
+#ifdef TWEEDIE_HAVE_PLOTS
+void draw(plots::Axes& axes, const std::vector<Point>& points) {
+  std::vector<double> count, seconds, line;
+  for (const Point& p : points) {
+    count.push_back(p.count), seconds.push_back(p.seconds);
+    line.push_back(points.back().seconds * p.count / points.back().count);
+  }
+  axes.line(count, line, {.label = "linear, through the last", .width = 1.0, .dashed = true});
+  axes.scatter(count, seconds, {.label = "measured", .radius = 2.6});
+}
+void draw(const std::vector<Point>& particles, const std::vector<Point>& steps, const std::string& path) {
+  plots::Figure figure({.width = 8, .height = 3.6, .columns = 2});
+  const auto panel = [&](Index column, const char* title, const char* x_label) -> plots::Axes& {
+    return figure.axes(0, column,
+                       {.title = title,
+                        .x_label = x_label,
+                        .y_label = "seconds of one core",
+                        .x_scale = plots::Scale::log,
+                        .y_scale = plots::Scale::log,
+                        .grid_lines = true});
+  };
+  draw(panel(0, "ten steps", "particles"), particles);
+  draw(panel(1, "10,000 particles", "steps"), steps);
+  figure.save(path);
+}
+#else
+void draw(const std::vector<Point>&, const std::vector<Point>&, const std::string& path) {
+  fail("--figure ", path, ": this build has no plots; configure with -DTWEEDIE_PLOTS=ON");
+}
+#endif
 
 double resident_mib() {
   rusage usage{};
@@ -63,7 +100,7 @@ double slope(const std::vector<Point>& points) {
   return xy / xx;
 }
 
-void particles_table(const ScoreNetwork& net, Index largest) {
+std::vector<Point> particles_table(const ScoreNetwork& net, Index largest) {
   const double before = resident_mib();
   std::printf("ten steps\n%12s %12s %16s %14s %14s\n", "particles", "seconds", "ns a row, step", "memory, MiB", "samples, MiB");
   std::vector<Point> points;
@@ -72,12 +109,13 @@ void particles_table(const ScoreNetwork& net, Index largest) {
     std::printf("%12td %12.4f %16.1f %14.1f %14.1f\n", n, seconds, 1e8 * seconds / static_cast<double>(n),
                 resident_mib() - before, static_cast<double>(n * net.dim()) * sizeof(float) / (1 << 20));
     std::fflush(stdout);
-    if (n >= 10'000) points.push_back({static_cast<double>(n), seconds});
+    points.push_back({static_cast<double>(n), seconds});
   }
-  std::printf("slope over n >= 10^4: %.3f\n\n", slope(points));
+  std::printf("slope over n >= 10^4: %.3f\n", slope({points.begin() + 1, points.end()}));
+  return points;
 }
 
-void steps_table(const ScoreNetwork& net) {
+std::vector<Point> steps_table(const ScoreNetwork& net) {
   const double before = resident_mib();
   std::printf("10,000 particles\n%12s %12s %16s %14s\n", "steps", "seconds", "ns a row, step", "memory, MiB");
   std::vector<Point> points;
@@ -86,9 +124,10 @@ void steps_table(const ScoreNetwork& net) {
     std::printf("%12td %12.4f %16.1f %14.1f\n", steps, seconds, 1e5 * seconds / static_cast<double>(steps),
                 resident_mib() - before);
     std::fflush(stdout);
-    if (steps >= 100) points.push_back({static_cast<double>(steps), seconds});
+    points.push_back({static_cast<double>(steps), seconds});
   }
-  std::printf("slope over k >= 100: %.3f\n", slope(points));
+  std::printf("slope over k >= 100: %.3f\n\n", slope({points.begin() + 2, points.end()}));
+  return points;
 }
 
 Index number(std::string_view name, std::string_view text) {
@@ -101,19 +140,24 @@ Index number(std::string_view name, std::string_view text) {
 
 int run(int argc, char** argv) {
   Index largest = 10'000'000, width = 64;
+  std::string figure;
   for (int i = 1; i < argc; i += 2) {
     const std::string_view name = argv[i];
-    check((name == "--largest" || name == "--width") && i + 1 < argc, "study_scaling takes --largest N and --width W, not '",
-          name, "'");
-    (name == "--largest" ? largest : width) = number(name, argv[i + 1]);
+    check((name == "--largest" || name == "--width" || name == "--figure") && i + 1 < argc,
+          "study_scaling takes --largest N, --width W and --figure FILE, not '", name, "'");
+    if (name == "--figure") {
+      figure = argv[i + 1];
+    } else {
+      (name == "--largest" ? largest : width) = number(name, argv[i + 1]);
+    }
   }
   check(largest >= 100'000, "--largest is ", largest, "; a slope needs 100000 or more");
   set_threads(1);
   ScoreNetwork net({.data_dim = 2, .hidden_dim = width}, Rng{1});
   train(net, datasets::three_gaussians(10'000, Rng{42}), {.steps = 300, .batch = 256}, Rng{3});
-  steps_table(net);  // first: afterwards the largest resident size is that of 10^7 samples
-  std::printf("\n");
-  particles_table(net, largest);
+  const std::vector<Point> steps = steps_table(net);  // first: afterwards the largest resident size is that of 10^7 samples
+  const std::vector<Point> particles = particles_table(net, largest);
+  if (!figure.empty()) draw(particles, steps, figure);
   return 0;
 }
 
