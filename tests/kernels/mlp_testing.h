@@ -37,7 +37,7 @@ struct Accuracy {
   double silu = .5;  // u: silu's error beside 8 u |silu|
   double tiny = 0x1p-120;
   double argument = 0;  // silu's error relative to its argument
-  double first = -1;  // relative error of a product of the first layer; below 0: as the others
+  double first = -1;    // relative error of a product of the first layer; below 0: as the others
 };
 /// How far beyond the bound `out` is, as a multiple; the bound carries each layer's errors (kernels.h; for devices
 /// cuda/mlp_forward.h) to the next.
