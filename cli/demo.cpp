@@ -61,7 +61,7 @@ DemoNetwork train_network(const DemoArguments& a, const std::string& name, std::
                        .ema = .995,
                        .ema_warmup = true,
                        .log_every = std::max<std::int64_t>(1, a.steps / 1000),
-                       .device = a.common.device,
+                       .device = "cpu",
                        .cancel = &interrupted()};
   const auto on_report = [&](const TrainingStep& s) {
     result.steps.push_back(static_cast<double>(s.step));

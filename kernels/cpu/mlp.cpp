@@ -3,14 +3,11 @@
 //   For each block of kMlpBlock rows:  two activations of 128 x 256 floats and a panel of weights, 290 KiB, live in L2; the
 //   weights come by once per block. Blocks are what threads share; a row's bits depend on neither.
 // SPDX-License-Identifier: MIT
-#include <algorithm>
 #include <utility>
 
 #include "tweedie/core/check.h"
-#include "tweedie/core/parallel.h"
 #include "tweedie/kernels/cpu/mlp_bf16.h"
 #include "tweedie/kernels/cpu/mlp_layout.h"
-#include "tweedie/kernels/cpu/workspace.h"
 
 namespace tweedie::kernels {
 
@@ -22,8 +19,6 @@ using cpu::Finish;
 using cpu::MlpLayout;
 using cpu::TargetTable;
 
-constexpr Index kMlpBlock = 128;
-
 /// What stays the same over a call.
 struct Forward {
   const Mlp& net;
@@ -31,22 +26,12 @@ struct Forward {
   const MlpLayout& layout;
   const float* packed;
 
-  Index memory() const { return (2 * kMlpBlock) * layout.activation_ld + kMlpBlock * layout.width[0]; }
-
-  /// The first layer's bias of each row, padded to whole panels; its stride, 0 where all rows have the same.
-  Index first_bias(Index rows, const int* level, float* to) const {
-    const Index out = net.layer[0].out, stride = level == nullptr ? 0 : layout.width[0];
-    for (Index r = 0; r < (level == nullptr ? 1 : rows); ++r) {
-      const float* from = net.layer[0].bias + (level == nullptr ? 0 : level[r] * out);
-      std::fill(std::copy_n(from, out, to + r * stride), to + r * stride + layout.width[0], 0.0f);
-    }
-    return stride;
-  }
+  Index memory() const { return (2 * cpu::kMlpBlock) * layout.activation_ld + cpu::kMlpBlock * layout.width[0]; }
 
   void block(Index rows, const float* x, Index ldx, const int* level, float* out, Index ldo, float* scratch) const {
     const Index ld = layout.activation_ld;
-    float *h = scratch, *next = h + kMlpBlock * ld, *bias0 = next + kMlpBlock * ld;
-    const Index stride0 = first_bias(rows, level, bias0);
+    float *h = scratch, *next = h + cpu::kMlpBlock * ld, *bias0 = next + cpu::kMlpBlock * ld;
+    const Index stride0 = cpu::first_bias(net, layout.width[0], rows, level, bias0);
     const int last = net.layers - 1;
     for (int i = 0; i <= last; ++i) {
       const float *weight = packed + layout.weight[i], *bias = i == 0 ? bias0 : packed + layout.bias[i];
@@ -68,12 +53,8 @@ struct Forward {
         std::swap(h, next);
       }
     }
-    const Index outputs = net.layer[last].out;
-    for (Index r = 0; r < rows; ++r) {
-      const float scale = net.scale == nullptr ? 1.0f : net.scale[level == nullptr ? 0 : level[r]];
-      const float* from = layout.thin ? out + r * ldo : h + r * ld;
-      for (Index n = 0; n < outputs; ++n) out[r * ldo + n] = scale * from[n];
-    }
+    layout.thin ? cpu::scale_outputs(net, rows, level, out, ldo, out, ldo)
+                : cpu::scale_outputs(net, rows, level, h, ld, out, ldo);
   }
 };
 
@@ -117,13 +98,7 @@ void mlp_forward(const Mlp& net, const float* packed, Index batch, const float* 
   }
   const MlpLayout layout(net, target);
   const Forward forward{net, target, layout, packed};
-  parallel_for(batch, kMlpBlock, [&](Index begin, Index end) {
-    cpu::Workspace<float, 2> scratch(forward.memory());
-    for (Index b = begin; b < end; b += kMlpBlock) {
-      forward.block(std::min(kMlpBlock, end - b), x + b * ldx, ldx, level == nullptr ? nullptr : level + b, out + b * ldo, ldo,
-                    scratch.data());
-    }
-  });
+  cpu::for_mlp_blocks(forward, batch, x, ldx, level, out, ldo);
 }
 
 }  // namespace tweedie::kernels

@@ -12,17 +12,14 @@
 #include <cstring>
 #include <utility>
 
-#include "tweedie/core/parallel.h"
 #include "tweedie/kernels/cpu/bf16.h"
-#include "tweedie/kernels/cpu/workspace.h"
+#include "tweedie/kernels/cpu/mlp_layout.h"
 
 namespace tweedie::kernels::cpu {
 
 namespace {
 
 constexpr Index kThinOutputs = 8;
-constexpr Index kMlpBlock = 128;
-
 struct Bf16Layout {
   int products[Mlp::kMaxLayers];  // 1, 2 or 3
   Index depth[Mlp::kMaxLayers];   // words of a row that count
@@ -74,20 +71,10 @@ struct Forward {
   Index plane() const { return kMlpBlock * layout.activation_ld; }
   Index memory() const { return 4 * plane() + kMlpBlock * layout.width[0]; }
 
-  /// The first layer's bias of each row, padded to whole panels; its stride, 0 where all rows have the same.
-  Index first_bias(Index rows, const int* level, float* to) const {
-    const Index out = net.layer[0].out, stride = level == nullptr ? 0 : layout.width[0];
-    for (Index r = 0; r < (level == nullptr ? 1 : rows); ++r) {
-      const float* from = net.layer[0].bias + (level == nullptr ? 0 : level[r] * out);
-      std::fill(std::copy_n(from, out, to + r * stride), to + r * stride + layout.width[0], 0.0f);
-    }
-    return stride;
-  }
-
   void block(Index rows, const float* x, Index ldx, const int* level, float* out, Index ldo, float* scratch) const {
     const Index ld = layout.activation_ld, low = plane();
     float *h = scratch, *next = h + 2 * low, *bias0 = next + 2 * low;
-    const Index stride0 = first_bias(rows, level, bias0);
+    const Index stride0 = first_bias(net, layout.width[0], rows, level, bias0);
     const int last = layout.last;
     target.operands(rows, net.layer[0].in, x, ldx, layout.depth[0], h, ld, low);
     for (int i = 0; i <= last; ++i) {
@@ -108,12 +95,7 @@ struct Forward {
       thin ? target.thin(d) : target.dense(d, i == last ? Finish::affine : Finish::silu);
       std::swap(h, next);
     }
-    const Index outputs = net.layer[last].out;
-    for (Index r = 0; r < rows; ++r) {
-      const float scale = net.scale == nullptr ? 1.0f : net.scale[level == nullptr ? 0 : level[r]];
-      const float* from = layout.thin ? out + r * ldo : h + r * ld;
-      for (Index n = 0; n < outputs; ++n) out[r * ldo + n] = scale * from[n];
-    }
+    layout.thin ? scale_outputs(net, rows, level, out, ldo, out, ldo) : scale_outputs(net, rows, level, h, ld, out, ldo);
   }
 };
 
@@ -148,13 +130,7 @@ void bf16_forward(const Bf16Kernels& target, const Mlp& net, const float* packed
                   const int* level, float* out, Index ldo, Precision precision) {
   const Bf16Layout layout(target, net, precision);
   const Forward forward{target, net, layout, packed};
-  parallel_for(batch, kMlpBlock, [&](Index begin, Index end) {
-    Workspace<float, 2> scratch(forward.memory());
-    for (Index b = begin; b < end; b += kMlpBlock) {
-      forward.block(std::min(kMlpBlock, end - b), x + b * ldx, ldx, level == nullptr ? nullptr : level + b, out + b * ldo, ldo,
-                    scratch.data());
-    }
-  });
+  for_mlp_blocks(forward, batch, x, ldx, level, out, ldo);
 }
 
 }  // namespace tweedie::kernels::cpu

@@ -10,7 +10,9 @@
 #include <algorithm>
 
 #include "tweedie/core/check.h"
+#include "tweedie/core/parallel.h"
 #include "tweedie/kernels/cpu/table.h"
+#include "tweedie/kernels/cpu/workspace.h"
 #include "tweedie/kernels/kernels.h"
 
 namespace tweedie::kernels::cpu {
@@ -70,6 +72,39 @@ inline void pack_panel(const Mlp& net, const MlpLayout& layout, const TargetTabl
                              weight + j * layer.in);
   }
   if (panel == 0 && i > 0) std::fill(std::copy_n(layer.bias, layer.out, bias), bias + layout.width[i], 0.0f);
+}
+
+inline constexpr Index kMlpBlock = 128;  // rows that go through all layers together
+
+/// The first layer's bias of each row, padded to `width`; its stride, 0 where all rows have the same.
+inline Index first_bias(const Mlp& net, Index width, Index rows, const int* level, float* to) {
+  const Index out = net.layer[0].out, stride = level == nullptr ? 0 : width;
+  for (Index r = 0; r < (level == nullptr ? 1 : rows); ++r) {
+    const float* from = net.layer[0].bias + (level == nullptr ? 0 : level[r] * out);
+    std::fill(std::copy_n(from, out, to + r * stride), to + r * stride + width, 0.0f);
+  }
+  return stride;
+}
+
+/// out (rows, outputs) = each row's scale times `from`, which may be out.
+inline void scale_outputs(const Mlp& net, Index rows, const int* level, const float* from, Index ld, float* out, Index ldo) {
+  const Index outputs = net.layer[net.layers - 1].out;
+  for (Index r = 0; r < rows; ++r) {
+    const float scale = net.scale == nullptr ? 1.0f : net.scale[level == nullptr ? 0 : level[r]];
+    for (Index n = 0; n < outputs; ++n) out[r * ldo + n] = scale * from[r * ld + n];
+  }
+}
+
+/// forward.block(rows, x, ldx, level, out, ldo, scratch) for the blocks of a batch, on the library's threads.
+template <class Forward>
+void for_mlp_blocks(const Forward& forward, Index batch, const float* x, Index ldx, const int* level, float* out, Index ldo) {
+  parallel_for(batch, kMlpBlock, [&](Index begin, Index end) {
+    Workspace<float, 2> scratch(forward.memory());
+    for (Index b = begin; b < end; b += kMlpBlock) {
+      forward.block(std::min(kMlpBlock, end - b), x + b * ldx, ldx, level == nullptr ? nullptr : level + b, out + b * ldo, ldo,
+                    scratch.data());
+    }
+  });
 }
 
 }  // namespace tweedie::kernels::cpu

@@ -194,6 +194,9 @@ class Thread {
     return (bits + 0x7FFFU + (bits >> 16 & 1U)) >> 16;
   }
 
+  void whole_warp(const char* what, int line) const;
+  template <int K, class Number>
+  void mma_m16n8(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2], int line, const Number& number);
   void wait(Wait kind, unsigned mask, int line);
   /// Until come() is true; it may be asked at any time that all threads wait.
   void wait_for(std::function<bool()> come, std::function<std::string()> event, int line);
@@ -536,96 +539,6 @@ T* Thread::dynamic_shared() {
   return static_cast<T*>(block_->dynamic());
 }
 
-inline void Thread::mma_tf32(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2], int line) {
-  struct Operands {
-    std::uint32_t a[4], b[2];
-  } mine;
-  std::memcpy(mine.a, a, sizeof a);
-  std::memcpy(mine.b, b, sizeof b);
-  if (present() != ~0U) fault(join("mma at line ", line, " in a warp of fewer than 32 threads"));
-  std::memcpy(slot(lane()), &mine, sizeof mine);
-  wait(Wait::warp, ~0U, line);
-  const auto value = [](std::uint32_t word) {
-    float x;
-    word &= 0xFFFFE000U;
-    std::memcpy(&x, &word, sizeof x);
-    return static_cast<double>(x);
-  };
-  const int g = lane() / 4, t = lane() % 4;
-  for (int i = 0; i < 4; ++i) {
-    const int row = g + 8 * (i / 2), col = 2 * t + i % 2;
-    double sum = d[i];
-    for (int k = 0; k < 8; ++k) {
-      Operands left, right;
-      std::memcpy(&left, slot(row % 8 * 4 + k % 4), sizeof left);
-      std::memcpy(&right, slot(col * 4 + k % 4), sizeof right);
-      sum += value(left.a[row / 8 + 2 * (k / 4)]) * value(right.b[k / 4]);
-    }
-    d[i] = static_cast<float>(sum);
-  }
-  wait(Wait::warp, ~0U, line);
-}
-
-inline void Thread::load_matrix_x4(std::uint32_t (&to)[4], const void* row, int line) {
-  if (present() != ~0U) fault(join("ldmatrix at line ", line, " in a warp of fewer than 32 threads"));
-  if (reinterpret_cast<std::uintptr_t>(row) % 16 != 0) fault(join("ldmatrix at line ", line, ": a row is not at 16 bytes"));
-  std::memcpy(slot(lane()), &row, sizeof row);
-  wait(Wait::warp, ~0U, line);
-  for (int i = 0; i < 4; ++i) {
-    const unsigned char* from;
-    std::memcpy(&from, slot(8 * i + lane() / 4), sizeof from);
-    std::memcpy(&to[i], from + 4 * (lane() % 4), 4);
-  }
-  wait(Wait::warp, ~0U, line);
-}
-
-inline void Thread::mma_bf16(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2], int line) {
-  struct Operands {
-    std::uint32_t a[4], b[2];
-  } mine;
-  std::memcpy(mine.a, a, sizeof a);
-  std::memcpy(mine.b, b, sizeof b);
-  if (present() != ~0U) fault(join("mma at line ", line, " in a warp of fewer than 32 threads"));
-  std::memcpy(slot(lane()), &mine, sizeof mine);
-  wait(Wait::warp, ~0U, line);
-  const auto value = [](std::uint32_t word, int half) {
-    float x;
-    word = half == 0 ? word << 16 : word & 0xFFFF0000U;
-    std::memcpy(&x, &word, sizeof x);
-    return static_cast<double>(x);
-  };
-  const int g = lane() / 4, t = lane() % 4;
-  for (int i = 0; i < 4; ++i) {
-    const int row = g + 8 * (i / 2), col = 2 * t + i % 2;
-    double sum = d[i];
-    for (int k = 0; k < 16; ++k) {
-      Operands left, right;
-      std::memcpy(&left, slot(row % 8 * 4 + k % 8 / 2), sizeof left);
-      std::memcpy(&right, slot(col * 4 + k % 8 / 2), sizeof right);
-      sum += value(left.a[row / 8 + 2 * (k / 8)], k % 2) * value(right.b[k / 8], k % 2);
-    }
-    d[i] = static_cast<float>(sum);
-  }
-  wait(Wait::warp, ~0U, line);
-}
-
-inline void Thread::mma_f64(double (&d)[2], double a, double b, int line) {
-  if (present() != ~0U) fault(join("mma at line ", line, " in a warp of fewer than 32 threads"));
-  const double mine[2] = {a, b};
-  std::memcpy(slot(lane()), mine, sizeof mine);
-  wait(Wait::warp, ~0U, line);
-  for (int i = 0; i < 2; ++i) {
-    const int row = lane() / 4, col = 2 * (lane() % 4) + i;
-    for (int k = 0; k < 4; ++k) {
-      double left[2], right[2];
-      std::memcpy(left, slot(row * 4 + k), sizeof left);
-      std::memcpy(right, slot(col * 4 + k), sizeof right);
-      d[i] = std::fma(left[0], right[1], d[i]);
-    }
-  }
-  wait(Wait::warp, ~0U, line);
-}
-
 /// Runs body over the grid. Throws KernelFault, or what the body threw; UsageError for a shape that no device takes. `trace`:
 /// gets a line whenever all threads wait (where each stands) and one for each stretch of shared memory written since.
 template <class Body>
@@ -637,3 +550,5 @@ void launch(const char* kernel, const LaunchShape& shape, Order order, const Bod
 }
 
 }  // namespace tweedie::kernels::simt
+
+#include "tweedie/kernels/simt/mma.h"

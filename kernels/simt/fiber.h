@@ -31,7 +31,7 @@
 namespace tweedie::kernels::simt {
 
 #ifdef TWEEDIE_SIMT_ASSEMBLY
-// noipa: gcc would look into the body, see no vector register written, and keep values there across a switch to other threads.
+// noipa: the body says nothing of the registers that other threads write meanwhile; gcc must not conclude that it spares them.
 #ifdef __clang__
 #define TWEEDIE_SIMT_OPAQUE gnu::naked, gnu::noinline
 #else

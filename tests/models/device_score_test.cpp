@@ -9,6 +9,7 @@
 #include <memory>
 #include <vector>
 
+#include "support/device_networks.h"
 #include "support/reference_device.h"
 #include "tweedie/core/parallel.h"
 #include "tweedie/models/continuous_network.h"
@@ -18,6 +19,7 @@
 
 using namespace tweedie;
 using kernels::Precision;
+using testing::filled;
 using testing::ReferenceDevice;
 
 namespace {
@@ -25,22 +27,13 @@ namespace {
 constexpr double kU = 0x1p-24;  // of float
 constexpr Index kDim = 3, kRows = 17, kWidth = 16;
 
-// A network with weights everywhere, the last layer among them.
-template <class Net>
-std::unique_ptr<Net> filled(std::unique_ptr<Net> net) {
-  const Rng rng(5);
-  MatrixX<float> values(1, net->layout().size());
-  rng.normals<float>(Purpose::user, 0, 0, values);
-  for (Index i = 0; i < values.cols(); ++i) net->parameters()[static_cast<std::size_t>(i)] = .3f * values(0, i);
-  net->parameters_changed();
-  return net;
-}
-
 std::unique_ptr<NoiseConditionalScoreNetwork> chapter() {
-  return filled(std::make_unique<NoiseConditionalScoreNetwork>(
-      ScoreNetworkOptions{
-          .data_dim = kDim, .hidden_dim = kWidth, .num_layers = 3, .num_noise_levels = 4, .sigma_min = .1, .sigma_max = 2},
-      Rng(1)));
+  return filled(
+      std::make_unique<NoiseConditionalScoreNetwork>(
+          ScoreNetworkOptions{
+              .data_dim = kDim, .hidden_dim = kWidth, .num_layers = 3, .num_noise_levels = 4, .sigma_min = .1, .sigma_max = 2},
+          Rng(1)),
+      .3f);
 }
 
 std::unique_ptr<ContinuousScoreNetwork> continuous(Parametrisation parametrisation, Index classes = 0, Index covariates = 0,
@@ -56,7 +49,8 @@ std::unique_ptr<ContinuousScoreNetwork> continuous(Parametrisation parametrisati
                                                                                   .sigma_max = 2,
                                                                                   .num_classes = classes,
                                                                                   .covariate_dim = covariates},
-                                                         Rng(2)));
+                                                         Rng(2)),
+                .3f);
 }
 
 template <class S>

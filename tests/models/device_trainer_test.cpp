@@ -9,8 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "tweedie/kernels/cuda/device.h"
-#include "tweedie/kernels/cuda/device_training.h"
+#include "tweedie/kernels/cuda/backend.h"
 #include "tweedie/kernels/simt/runtime.h"
 #include "tweedie/models/continuous_network.h"
 #include "tweedie/models/datasets.h"
@@ -24,27 +23,7 @@ namespace {
 
 constexpr double kU = 0x1p-24;
 
-/// What the trainer needs of a device.
-class Executor final : public cuda::Device {
- public:
-  const std::string& name() const override { return runtime_.name(); }
-  void* allocate(std::size_t bytes) override { return runtime_.allocate(bytes); }
-  void release(void* memory) noexcept override { runtime_.release(memory); }
-  void upload(void* to, const void* from, std::size_t bytes) override { runtime_.upload(to, from, bytes); }
-  void download(void* to, const void* from, std::size_t bytes) override { runtime_.download(to, from, bytes); }
-  void zero(void* to, std::size_t bytes) override { runtime_.zero(to, bytes); }
-  void synchronize() override { runtime_.synchronize(); }
-  void mlp_forward(const cuda::MlpForwardInput&, kernels::Precision) override { fail("not asked for here"); }
-  void sample_chain(const cuda::ChainInput&, kernels::Precision) override { fail("not asked for here"); }
-  bool takes_chain(const kernels::Mlp&, kernels::Precision) const override { return false; }
-  void mlp_divergence(const cuda::MlpDivergenceInput&) override { fail("not asked for here"); }
-  std::unique_ptr<cuda::TrainingRun> make_training(const cuda::TrainingSetup& setup, kernels::Precision precision) override {
-    return std::make_unique<cuda::DeviceTraining<kernels::simt::SimtRuntime>>(runtime_, setup, precision);
-  }
-
- private:
-  kernels::simt::SimtRuntime runtime_;
-};
+using Executor = cuda::Backend<kernels::simt::SimtRuntime>;
 
 ScoreNetwork network() { return ScoreNetwork({.data_dim = 2, .hidden_dim = 16, .num_layers = 3, .num_noise_levels = 4}, Rng{1}); }
 Matrix table() { return datasets::three_gaussians(70, Rng{42}); }

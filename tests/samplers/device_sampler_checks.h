@@ -10,9 +10,8 @@
 #include <string>
 #include <vector>
 
-#include "tweedie/models/continuous_network.h"
+#include "support/device_networks.h"
 #include "tweedie/models/detail/device_score.h"
-#include "tweedie/models/score_network.h"
 #include "tweedie/samplers/annealed_langevin.h"
 #include "tweedie/samplers/ddpm.h"
 #include "tweedie/samplers/dpm_solver_pp.h"
@@ -27,42 +26,6 @@ using SharedDevice = std::shared_ptr<kernels::cuda::Device>;
 
 inline constexpr Index kRows = 19, kDim = 2;
 inline constexpr double kLow = .2, kHigh = 3;
-
-template <class Net>
-std::unique_ptr<Net> filled(std::unique_ptr<Net> net) {
-  Matrix values(1, net->layout().size());
-  Rng(5).normals<float>(Purpose::user, 0, 0, values);
-  for (Index i = 0; i < values.cols(); ++i) net->parameters()[static_cast<std::size_t>(i)] = .2f * values(0, i);
-  net->parameters_changed();
-  return net;
-}
-
-inline std::unique_ptr<ContinuousScoreNetwork> edm_network() {
-  return filled(std::make_unique<ContinuousScoreNetwork>(ContinuousNetworkOptions{.data_dim = kDim,
-                                                                                  .hidden_dim = 16,
-                                                                                  .num_layers = 3,
-                                                                                  .num_frequencies = 4,
-                                                                                  .embedding_dim = 8,
-                                                                                  .sigma_min = kLow,
-                                                                                  .sigma_max = 2 * kHigh,
-                                                                                  .sigma_data = 1},
-                                                         Rng(2)));
-}
-
-inline std::unique_ptr<NoiseConditionalScoreNetwork> chapter_network() {
-  return filled(std::make_unique<NoiseConditionalScoreNetwork>(
-      ScoreNetworkOptions{
-          .data_dim = kDim, .hidden_dim = 16, .num_layers = 3, .num_noise_levels = 3, .sigma_min = kLow, .sigma_max = kHigh},
-      Rng(1)));
-}
-
-inline double difference(ConstRows<float> a, ConstRows<float> b) {
-  double most = 0;
-  for (Index r = 0; r < a.rows(); ++r) {
-    for (Index c = 0; c < a.cols(); ++c) most = std::max(most, std::abs(static_cast<double>(a(r, c) - b(r, c))));
-  }
-  return most;
-}
 
 // A layer of 16 inputs errs by 3 x 2^-22 for the split operands and 3 x 18 x 2^-23 for the unit's truncations, of sums that the
 // weights of .2 keep near one; the layers behind carry it on by at most 1.6 each (.2 (4 + 4)): 4.2 layers' worth. All a chain's
@@ -83,8 +46,8 @@ inline std::vector<Samples> all_samples(const ScoreModel& edm, const ScoreModel&
 
 /// The samples of four samplers, trajectories among them: the CPU's within fp32's class.
 inline std::vector<Samples> check_chains(const SharedDevice& device) {
-  const auto edm = edm_network();
-  const auto chapter = chapter_network();
+  const auto edm = edm_network(kLow, kHigh);
+  const auto chapter = chapter_network(kLow, kHigh, 3);
   const auto edm_there = detail::on_device(*edm, device, Precision::fp32);
   const auto chapter_there = detail::on_device(*chapter, device, Precision::fp32);
   REQUIRE(edm_there->has_chain(std::vector<double>{1.}));
@@ -117,7 +80,7 @@ inline void check_noise_bits(const SharedDevice& device) {
 
 /// A divergence names the step that it names on the CPU.
 inline void check_divergence_text(const SharedDevice& device) {
-  const auto net = chapter_network();
+  const auto net = chapter_network(kLow, kHigh, 3);
   for (Index i = 0; i < 16; ++i) net->parameters()[static_cast<std::size_t>(16 + i)] = 1e10f;  // level 1's embedding
   net->parameters_changed();
   const auto there = detail::on_device(*net, device, Precision::fp32);
@@ -135,7 +98,7 @@ inline void check_divergence_text(const SharedDevice& device) {
 
 /// Log-densities in double, whatever the precision of samples.
 inline void check_likelihood(const SharedDevice& device) {
-  const auto net = edm_network();
+  const auto net = edm_network(kLow, kHigh);
   const auto there = detail::on_device(*net, device, Precision::bf16);
   MatrixD x(3, kDim);
   Rng(6).normals<double>(Purpose::user, 0, 0, x);

@@ -9,10 +9,9 @@
 #include <string>
 #include <vector>
 
+#include "support/device_networks.h"
 #include "support/reference_device.h"
-#include "tweedie/models/continuous_network.h"
 #include "tweedie/models/detail/device_score.h"
-#include "tweedie/models/score_network.h"
 #include "tweedie/samplers/annealed_langevin.h"
 #include "tweedie/samplers/ddim.h"
 #include "tweedie/samplers/ddpm.h"
@@ -27,43 +26,12 @@
 #include "tweedie/samplers/reverse_sde.h"
 
 using namespace tweedie;
-using testing::ReferenceDevice;
+using namespace tweedie::testing;
 
 namespace {
 
 constexpr Index kRows = 40, kDim = 2;
 constexpr double kLow = .1, kHigh = 4;
-
-// Weights from N(0, .2^2) everywhere: a score beside EDM's linear one that is smooth and of order one.
-template <class Net>
-std::unique_ptr<Net> filled(std::unique_ptr<Net> net) {
-  Matrix values(1, net->layout().size());
-  Rng(5).normals<float>(Purpose::user, 0, 0, values);
-  for (Index i = 0; i < values.cols(); ++i) net->parameters()[static_cast<std::size_t>(i)] = .2f * values(0, i);
-  net->parameters_changed();
-  return net;
-}
-
-std::unique_ptr<ContinuousScoreNetwork> edm_network(Index classes = 0) {
-  return filled(std::make_unique<ContinuousScoreNetwork>(ContinuousNetworkOptions{.data_dim = kDim,
-                                                                                  .hidden_dim = 16,
-                                                                                  .num_layers = 3,
-                                                                                  .num_frequencies = 4,
-                                                                                  .embedding_dim = 8,
-                                                                                  .sigma_min = kLow,
-                                                                                  .sigma_max = 2 * kHigh,
-                                                                                  .sigma_data = 1,
-                                                                                  .num_classes = classes},
-                                                         Rng(2)));
-}
-
-// The chapter's network. Its output does not push back, so chains drift by the step and stay in reach.
-std::unique_ptr<NoiseConditionalScoreNetwork> chapter_network() {
-  return filled(std::make_unique<NoiseConditionalScoreNetwork>(
-      ScoreNetworkOptions{
-          .data_dim = kDim, .hidden_dim = 16, .num_layers = 3, .num_noise_levels = 5, .sigma_min = kLow, .sigma_max = kHigh},
-      Rng(1)));
-}
 
 // A sampler with everything but the model, the stream and what a run is watched by.
 struct Watch {
@@ -138,15 +106,6 @@ std::vector<Case> chains() {
   return all;
 }
 
-double difference(ConstRows<float> a, ConstRows<float> b) {
-  double most = 0;
-  REQUIRE(a.rows() == b.rows());
-  for (Index r = 0; r < a.rows(); ++r) {
-    for (Index c = 0; c < a.cols(); ++c) most = std::max(most, std::abs(static_cast<double>(a(r, c) - b(r, c))));
-  }
-  return most;
-}
-
 // At most 25 steps, each of which may round a state of at most 2 sigma_max twice more on one side than on the other; the steps
 // that follow carry a difference on, and the last ones, at a small sigma, shrink it.
 constexpr double kTolerance = 25 * 2 * 2 * kHigh * 0x1p-24;
@@ -179,7 +138,7 @@ std::unique_ptr<ScoreModel> placed(const Network& net, const std::shared_ptr<Ref
 
 TEST_CASE("samplers on a device: one launch, the CPU's samples") {
   const auto device = std::make_shared<ReferenceDevice>();
-  const auto net = edm_network();
+  const auto net = edm_network(kLow, kHigh);
   const auto there = placed(*net, device);
   for (const Case& c : chains()) {
     CAPTURE(c.name);
@@ -208,7 +167,7 @@ TEST_CASE("samplers on a device: one launch, the CPU's samples") {
 
 TEST_CASE("samplers on a device: the chapter's network at its levels and between them") {
   const auto device = std::make_shared<ReferenceDevice>();
-  const auto net = chapter_network();
+  const auto net = chapter_network(kLow, kHigh, 5);
   const auto there = placed(*net, device);
   const Rng rng(3);
   const auto run = [&](const ScoreModel& m, const NoiseLevels& at) {
@@ -238,7 +197,7 @@ TEST_CASE("samplers on a device: the noise has the host's bits") {
 
 TEST_CASE("samplers on a device: conditions") {
   const auto device = std::make_shared<ReferenceDevice>();
-  const auto net = edm_network(3);
+  const auto net = edm_network(kLow, kHigh, 3);
   const auto there = placed(*net, device);
   const Rng rng(4);
   const auto run = [&](const ScoreModel& m) { return heun(m, karras(6, kLow, kHigh), {.samples = kRows}, rng); };
@@ -254,7 +213,7 @@ TEST_CASE("samplers on a device: conditions") {
 
 TEST_CASE("samplers on a device: those that are no chain") {
   const auto device = std::make_shared<ReferenceDevice>();
-  const auto net = edm_network();
+  const auto net = edm_network(kLow, kHigh);
   const auto there = placed(*net, device);
   const Rng rng(8);
   const auto corrected = [&](const ScoreModel& m) {
@@ -279,7 +238,7 @@ TEST_CASE("samplers on a device: those that are no chain") {
 
 TEST_CASE("samplers on a device: a divergence names the CPU's step") {
   const auto device = std::make_shared<ReferenceDevice>();
-  const auto net = chapter_network();
+  const auto net = chapter_network(kLow, kHigh, 5);
   // Level 3's embedding is enormous: its score drives all rows away at its first step.
   for (Index i = 0; i < 16; ++i) net->parameters()[static_cast<std::size_t>(3 * 16 + i)] = 1e10f;
   net->parameters_changed();
@@ -310,7 +269,7 @@ TEST_CASE("samplers on a device: a divergence names the CPU's step") {
 
 TEST_CASE("samplers on a device: progress ends at the total, and cancels") {
   const auto device = std::make_shared<ReferenceDevice>();
-  const auto net = edm_network();
+  const auto net = edm_network(kLow, kHigh);
   const auto there = placed(*net, device);
   for (const Case& c : chains()) {
     CAPTURE(c.name);
@@ -330,7 +289,7 @@ TEST_CASE("samplers on a device: progress ends at the total, and cancels") {
 
 TEST_CASE("likelihood on a device") {
   const auto device = std::make_shared<ReferenceDevice>();
-  const auto net = edm_network();
+  const auto net = edm_network(kLow, kHigh);
   const auto there = placed(*net, device);
   MatrixD x(6, kDim);
   Rng(6).normals<double>(Purpose::user, 0, 0, x);

@@ -23,7 +23,7 @@ TEST_CASE("simt device: a divergence names the CPU's step") { check_divergence_t
 TEST_CASE("simt device: the likelihood in double") { check_likelihood(std::make_shared<HostBackend>()); }
 
 TEST_CASE("simt device: memory that runs out is an error, and nothing is left behind") {
-  const auto net = edm_network();
+  const auto net = edm_network(kLow, kHigh);
   int failures = 0;
   for (int left = 0; left < 30; ++left) {
     const auto device = std::make_shared<HostBackend>();
